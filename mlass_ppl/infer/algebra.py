@@ -1,0 +1,86 @@
+"""The two number systems that messages live in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import reduce as fold
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Messages are scaled probabilities, products are products."""
+
+    def safe(self, dtype: torch.dtype) -> float:
+        """Log mass above which what underflowed beside it cannot matter."""
+        return 0.5 * math.log(torch.finfo(dtype).tiny)
+
+    def lift(self, log: Tensor) -> tuple[Tensor, Tensor]:
+        """Message exp(log - top) and its scale `top` [R]."""
+        top = _finite(log.amax(-1))
+        return (log - top[:, None]).exp(), top
+
+    def one_hot(self, tokens: Tensor, size: int, like: Tensor) -> Tensor:
+        return torch.nn.functional.one_hot(tokens, size).to(like)
+
+    def times(self, messages: list[Tensor]) -> Tensor:
+        return fold(torch.mul, messages)
+
+    def rescale(self, message: Tensor) -> tuple[Tensor, Tensor]:
+        """Message with largest entry 1, and the logarithm of what was divided out [R]; a message
+        without mass stays zero and says -inf."""
+        top = message.amax(-1)
+        scale = torch.where(top > 0, top, torch.ones_like(top))
+        return message / scale[:, None], top.log()
+
+    def log_total(self, message: Tensor) -> Tensor:
+        return message.sum(-1).log()
+
+    def weights(self, message: Tensor) -> Tensor:
+        """Non-negative weights [R, K] for drawing."""
+        return message
+
+
+@dataclass(frozen=True)
+class Logarithmic:
+    """Messages are logarithms, products are sums; `largest` reduces by maximum, not by sum."""
+
+    largest: bool = False
+
+    def safe(self, dtype: torch.dtype) -> float:
+        return float("-inf")
+
+    def lift(self, log: Tensor) -> tuple[Tensor, Tensor]:
+        return log, torch.zeros_like(log[:, 0])
+
+    def one_hot(self, tokens: Tensor, size: int, like: Tensor) -> Tensor:
+        hot = torch.nn.functional.one_hot(tokens, size)
+        return torch.zeros_like(hot, dtype=like.dtype).masked_fill(hot == 0, float("-inf"))
+
+    def times(self, messages: list[Tensor]) -> Tensor:
+        return fold(torch.add, messages)
+
+    def rescale(self, message: Tensor) -> tuple[Tensor, Tensor]:
+        return message, torch.zeros_like(message[:, 0])
+
+    def log_total(self, message: Tensor) -> Tensor:
+        return message.amax(-1) if self.largest else log_sum(message)
+
+    def weights(self, message: Tensor) -> Tensor:
+        return (message - _finite(message.amax(-1, keepdim=True))).exp()
+
+
+Algebra = Linear | Logarithmic
+
+
+def log_sum(values: Tensor, dim: int = -1) -> Tensor:
+    """logsumexp whose value for nothing but -inf is -inf, never NaN."""
+    top = _finite(values.amax(dim, keepdim=True))
+    return (values - top).exp().sum(dim).log() + top.squeeze(dim)
+
+
+def _finite(top: Tensor) -> Tensor:
+    return torch.where(top == float("-inf"), torch.zeros_like(top), top)

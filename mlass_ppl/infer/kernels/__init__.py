@@ -1,0 +1,5 @@
+"""Contractions of a table with messages: dense and linear, or sparse and in logarithms."""
+
+from .base import Kernel as Kernel
+from .dense import DenseKernel as DenseKernel
+from .sparse import SparseKernel as SparseKernel
