@@ -1,0 +1,115 @@
+"""Separation: codec, priors, engine and search brought together."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from ._inputs import check_parts, read_signals
+from ._loop import TokenLoop, Unseen
+from .bundle import Bundle
+from .declare import Program, compile_program
+from .errors import OptionError
+from .graph import MixingGraph
+from .infer import BP, Engine
+from .refine import Refine
+from .refine import refine as refine_signals
+from .search import Sample, Search
+from .separation import Separation
+
+Progress = Callable[[int, int], None]
+
+
+@torch.no_grad()
+def separate(
+    mixture: Any,
+    program: Program | MixingGraph,
+    bundle: Bundle,
+    *,
+    infer: Engine | None = None,
+    search: Search | None = None,
+    refine: Refine | None = None,
+    seed: int = 0,
+    streams: Sequence[int] | None = None,
+    batch_size: int = 64,
+    keep_candidates: bool = False,
+    on_unseen: Unseen = "error",
+    progress: Progress | None = None,
+) -> Separation:
+    """Take one or many mixtures apart into the sources of a program.
+
+    mixture: image(s) in [0, 1] as tensor or array [S, S], [1, S, S] or [M, 1, S, S], or a path or
+    list of paths. infer: the engine (default BP()); search: how candidates grow (default
+    Sample(64)); refine: gradient refinement of the chosen candidate (default none).
+    seed, streams: mixture i draws from its own random stream (seed, streams[i]), streams 0..M-1 by
+    default, so its result does not depend on what else is in the batch. batch_size: mixtures at
+    once. on_unseen: an observed token that no table entry explains is an error, or ("prior") is
+    skipped at that position, with a notice. progress: called with (done, total) token steps.
+
+    Raises SignalError, OptionError, GraphError, TableError, BundleError, PriorError, UnseenToken
+    and the engines' errors (PlanError, EngineError).
+    """
+    if on_unseen not in ("error", "prior"):
+        raise OptionError(f"on_unseen is 'error' or 'prior', got {on_unseen!r}.")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise OptionError(f"batch_size must be a whole number, at least 1, got {batch_size!r}.")
+    check_parts(bundle=bundle, infer=infer, search=search, refine=refine)
+    began = time.perf_counter()
+    graph = compile_program(program)
+    engine: Engine = infer if infer is not None else BP()
+    search = search if search is not None else Sample()
+    mixtures, notices = read_signals(mixture, bundle.codec.signal_shape)
+    numbers = list(range(len(mixtures))) if streams is None else list(streams)
+    if len(numbers) != len(mixtures):
+        raise OptionError(f"expected {len(mixtures)} streams, one a mixture, got {len(numbers)}.")
+    loop = TokenLoop(graph, bundle, engine, search, on_unseen, keep_candidates)
+    chunks = range(0, len(mixtures), batch_size)
+    total = len(chunks) * loop.length
+    parts = []
+    for chunk, begin in enumerate(chunks):
+        rows = slice(begin, begin + batch_size)
+        random = [_stream(seed, number) for number in numbers[rows]]
+        report = None if progress is None else _offset(progress, chunk * loop.length, total)
+        parts.append(loop.run(mixtures[rows], random, report))
+    merged = {key: _join([part[key] for part in parts]) for key in parts[0]}
+    seconds = time.perf_counter() - began
+    refined, refine_seconds = None, 0.0
+    if refine is not None:
+        began = time.perf_counter()
+        weights = graph.leaf_weights(graph.observed[0])
+        refined = refine_signals(bundle.codec, merged["tokens"], weights, mixtures, refine)
+        refine_seconds = time.perf_counter() - began
+    if loop.unseen:
+        notices += (f"{loop.unseen} observed tokens never occur in the tables and were skipped.",)
+    return Separation(
+        graph=graph,
+        mixtures=mixtures,
+        refined=refined,
+        seconds=seconds,
+        refine_seconds=refine_seconds,
+        settings={"infer": engine, "search": search, "bundle": bundle.name, "seed": seed},
+        notices=notices,
+        **merged,
+    )
+
+
+def _stream(seed: int, number: int) -> torch.Generator:
+    """The random stream of one mixture: independent of all others and of the batch around it."""
+    digest = hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def _offset(progress: Progress, done: int, total: int) -> Callable[[int], None]:
+    return lambda step: progress(done + step, total)
+
+
+def _join(values: list[Any]) -> Any:
+    if values[0] is None:
+        return None
+    if isinstance(values[0], dict):
+        return {key: torch.cat([value[key] for value in values]) for key in values[0]}
+    return torch.cat(values)
