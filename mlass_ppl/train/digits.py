@@ -1,0 +1,197 @@
+"""The recipe of the digit bundle, step by step; each step writes the bundle and its card."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._version import __version__
+from ..bundle import Bundle, load
+from ..codecs import Codec, ImageVQVAEConfig
+from ..data import mnist_images
+from ..declare import compile_program
+from ..graph import Factor, MixingGraph
+from ..infer import BP, Engine, Exact, Extractor
+from ..shapes import chain, joint, star
+from ..tables import Additive, Recipe
+from ..tables.counting import count
+from .card import write_card
+
+Progress = Callable[[int, int], None]
+
+MIXTURES = 1_000_000
+"""Mixtures counted for the tables p(m | two parents) of the shipped bundle."""
+
+EXTRACTOR_MIXTURES = 100_000
+"""Mixtures counted for p(m | z), which has few cells."""
+
+JOINT_MIXTURES = 200_000
+"""Mixtures counted for p(m | z^1, z^2, z^3), whose cells grow with every mixture."""
+
+SMOOTHING: Additive | None = None
+
+_DATA = "MNIST, the first 55,000 of the 60,000 training images (the last 5,000 are validation)"
+
+
+def make_codec(
+    out: Path,
+    data_root: Path | None = None,
+    *,
+    epochs: int = 8,
+    config: ImageVQVAEConfig | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    run: Path = Path("runs/train-codec"),
+    resume: bool = True,
+) -> Bundle:
+    """Train the codec and begin a new bundle in `out`."""
+    from .codec import psnr_of, train_codec
+
+    images, validation = mnist_images("train", data_root), mnist_images("validation", data_root)
+    began = time.perf_counter()
+    codec = train_codec(
+        images,
+        validation,
+        config=config,
+        epochs=epochs,
+        seed=seed,
+        device=device,
+        run=run,
+        resume=resume,
+    )
+    facts = _facts(epochs=epochs, seed=seed, batch_size=128, seconds=time.perf_counter() - began)
+    facts["steps"] = epochs * (len(images) // 128)
+    Bundle(out.name, codec.cpu(), {}, card={"version": __version__, "codec": facts}).save(out)
+    bundle = load(out)  # as shipped: weights rounded to float16
+    facts["psnr_db"] = round(psnr_of(bundle.codec, validation), 3)
+    return _update(bundle, out, {"codec": {**bundle.card["codec"], **facts}})
+
+
+def make_prior(
+    out: Path,
+    data_root: Path | None = None,
+    *,
+    epochs: int = 10,
+    seed: int = 0,
+    device: str = "auto",
+    run: Path = Path("runs/train-prior"),
+    resume: bool = True,
+) -> Bundle:
+    """Train the prior "digit" on the tokens of the bundle's codec."""
+    from .prior import nats_of, train_prior
+
+    bundle = load(out)
+    tokens = encode_all(bundle.codec, mnist_images("train", data_root))
+    validation = encode_all(bundle.codec, mnist_images("validation", data_root))
+    began = time.perf_counter()
+    prior = train_prior(
+        tokens,
+        validation,
+        bundle.codec.alphabet,
+        epochs=epochs,
+        seed=seed,
+        device=device,
+        run=run,
+        resume=resume,
+    )
+    facts = _facts(epochs=epochs, seed=seed, batch_size=128, seconds=time.perf_counter() - began)
+    facts["steps"] = epochs * (len(tokens) // 128)
+    facts["train_nats"] = round(nats_of(prior.cpu(), tokens[:5000]), 4)
+    facts["validation_nats"] = round(nats_of(prior, validation), 4)
+    bundle = replace(bundle, priors={**bundle.priors, "digit": prior})
+    priors = {**bundle.card.get("priors", {}), "digit": facts}
+    return _update(bundle, out, {"priors": priors})
+
+
+def make_tables(
+    out: Path,
+    data_root: Path | None = None,
+    *,
+    mixtures: int = MIXTURES,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Count the joint, chain and extractor tables for two and three digits."""
+    plans: list[tuple[Any, Engine, int]] = [
+        (chain(2), BP(), mixtures),
+        (chain(3), BP(), mixtures),
+        (star(2), Extractor(), min(mixtures, EXTRACTOR_MIXTURES)),
+        (star(3), Extractor(), min(mixtures, EXTRACTOR_MIXTURES)),
+        (joint(3), Exact(), min(mixtures, JOINT_MIXTURES)),
+    ]
+    total, done = sum(number for _, _, number in plans), 0
+    for program, engine, number in plans:
+        graph = compile_program(program)
+
+        def report(part: int, _: int, done: int = done) -> None:
+            if progress is not None:
+                progress(done + part, total)
+
+        count_into(out, graph, engine.factors(graph), data_root, mixtures=number, seed=seed,
+                   progress=report)  # fmt: skip
+        done += number
+    bundle = replace(load(out), smoothing=SMOOTHING)
+    return _update(bundle, out, {})
+
+
+def count_into(
+    out: Path,
+    graph: MixingGraph,
+    factors: tuple[Factor, ...],
+    data_root: Path | None = None,
+    *,
+    mixtures: int,
+    seed: int = 0,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> list[str]:
+    """Count what the bundle lacks of a graph's tables; returns a line on each table."""
+    bundle = load(out)
+    recipes = {bundle.recipe(graph, factor): factor for factor in factors}
+    wanted = {r: f for r, f in recipes.items() if force or r not in bundle.counts}
+    said = [f"already counted: {recipe}" for recipe in recipes if recipe not in wanted]
+    if wanted:
+        counted = count(
+            graph,
+            list(wanted.values()),
+            bundle.codec,
+            mnist_images("train", data_root),
+            mixtures=mixtures,
+            seed=seed,
+            kind=lambda source: bundle.prior_key(graph, source),
+            progress=progress,
+        )
+        said += [f"{recipe}: {counts.coverage()}" for recipe, counts in counted.items()]
+        tables = list(bundle.card.get("tables", []))
+        tables += [_counted(recipe, mixtures, seed) for recipe in counted]
+        bundle = replace(bundle, counts={**bundle.counts, **counted})
+        _update(bundle, bundle.path or out, {"tables": tables})
+    return said
+
+
+@torch.no_grad()
+def encode_all(codec: Codec, images: Tensor, batch_size: int = 1_000) -> Tensor:
+    """Tokens int64 [N, T] of many images."""
+    return torch.cat([codec.encode(batch) for batch in images.split(batch_size)])
+
+
+def _counted(recipe: Recipe, mixtures: int, seed: int) -> dict[str, Any]:
+    return {"file": f"table-{recipe.slug}.safetensors", "mixtures": mixtures, "seed": seed}
+
+
+def _facts(**values: Any) -> dict[str, Any]:
+    values["seconds"] = round(values["seconds"])
+    return {"data": _DATA, "threads": torch.get_num_threads(), **values}
+
+
+def _update(bundle: Bundle, out: Path, facts: dict[str, Any]) -> Bundle:
+    replace(bundle, card={**bundle.card, **facts}).save(out)
+    bundle = load(out)
+    write_card(bundle)
+    return bundle
