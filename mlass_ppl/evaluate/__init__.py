@@ -1,0 +1,32 @@
+"""Evaluation: the references' protocol, floors and ceilings, records, statistics, tables."""
+
+from .config import Evaluation as Evaluation
+from .config import Method as Method
+from .directory import RunDirectory as RunDirectory
+from .directory import config_hash as config_hash
+from .harness import Pipeline as Pipeline
+from .harness import evaluate as evaluate
+from .metrics import PSNR_CEILING as PSNR_CEILING
+from .metrics import Assignment as Assignment
+from .metrics import best_permutation as best_permutation
+from .metrics import mixture_error as mixture_error
+from .metrics import pairwise_psnr as pairwise_psnr
+from .metrics import psnr as psnr
+from .metrics import score as score
+from .prior_only import PriorOnly as PriorOnly
+from .protocol import MixtureSet as MixtureSet
+from .protocol import pairing as pairing
+from .protocol import split_hash as split_hash
+from .published import Published as Published
+from .published import published as published
+from .records import Record as Record
+from .records import Score as Score
+from .report import Report as Report
+from .report import save as save
+from .rows import Row as Row
+from .rows import rows_from_records as rows_from_records
+from .statistics import Paired as Paired
+from .statistics import Summary as Summary
+from .statistics import bootstrap as bootstrap
+from .statistics import compare as compare
+from .statistics import summarise as summarise
