@@ -1,0 +1,14 @@
+"""Pictures: mixing graphs, separations, reports. matplotlib is imported when one is drawn."""
+
+from .graph import draw_graph as draw_graph
+from .graph import graph_svg as graph_svg
+from .graph import layout as layout
+from .report import ReportPicture as ReportPicture
+from .report import ReportRow as ReportRow
+from .report import ReportSection as ReportSection
+from .report import ReportTable as ReportTable
+from .report import report_html as report_html
+from .report import write_report as write_report
+from .separation import draw_candidates as draw_candidates
+from .separation import draw_estimates as draw_estimates
+from .separation import draw_separation as draw_separation
