@@ -1,0 +1,1 @@
+"""Side-by-side timings of one token position: `python -m benchmarks`."""

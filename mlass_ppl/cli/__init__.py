@@ -1,0 +1,32 @@
+"""The `mlass` command: one file for each subcommand."""
+
+from __future__ import annotations
+
+import typer
+
+from ._malloc import keep_freed_memory
+from ._variadic import VariadicCommand
+from .count import count
+from .demo import demo
+from .evaluate import evaluate
+from .info import info
+from .models import models
+from .separate import separate
+from .train import train
+
+app = typer.Typer(
+    name="mlass",
+    help="Source separation as probabilistic programming.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _command in (demo, separate, evaluate, count, models, info):
+    app.command(cls=VariadicCommand)(_command)
+app.add_typer(train, name="train")
+
+
+def main() -> None:
+    """Entry point of the `mlass` script."""
+    keep_freed_memory()
+    app()

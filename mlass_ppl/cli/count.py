@@ -1,0 +1,60 @@
+"""`mlass count`: count the tables that a program declares into a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import OptionError
+from ._common import engine_from_name, program_from, progress_bar, say, sentences, shape_for
+
+
+def count(
+    program: Annotated[
+        str | None, typer.Option(help="Python file with a program, or joint, chain, star.")
+    ] = None,
+    sources: Annotated[list[int], typer.Option(help="Numbers of sources of a shape.")] = [2],  # noqa: B006
+    infer: Annotated[
+        list[str], typer.Option(help="Engines whose tables to count: exact, bp, extractor.")
+    ] = ["bp"],  # noqa: B006
+    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path("models/mnist"),
+    mixtures: Annotated[int, typer.Option(help="Mixtures to simulate.")] = 100_000,
+    seed: Annotated[int, typer.Option(help="Seed of the mixing.")] = 0,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of MNIST's idx files ($MLASS_DATA).")
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Count again what the bundle already has.")] = False,
+) -> None:
+    """Simulate a program's mixing on the bundle's training signals and count its tables.
+
+    Tables are known by what is mixed, not by site names: what the bundle has is not counted again.
+    Without --program each engine counts the shape it was made for.
+    """
+    with sentences():
+        from ..declare import compile_program
+        from ..train.digits import count_into
+
+        if mixtures < 1:
+            raise OptionError(f"--mixtures must be at least 1, got {mixtures}.")
+        tasks = []
+        for name in infer:
+            engine = engine_from_name(name)
+            for n in sources:
+                graph = compile_program(program_from(program or shape_for(name), n))
+                tasks.append((graph, engine.factors(graph)))
+        with progress_bar(len(tasks)) as piece:
+            for graph, factors in tasks:
+                said = count_into(
+                    bundle,
+                    graph,
+                    factors,
+                    data_root,
+                    mixtures=mixtures,
+                    seed=seed,
+                    force=force,
+                    progress=piece(f"counting {graph.name}"),
+                )
+                for line in said:
+                    say(line)

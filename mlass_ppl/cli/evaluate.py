@@ -1,0 +1,187 @@
+"""`mlass evaluate`: a bundle on the references' protocol, beside floors and ceilings."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from ..errors import OptionError
+from ._common import console, engine_from_name, say, sentences, shape_for
+
+if TYPE_CHECKING:
+    from ..data import Split
+    from ..evaluate import Evaluation, Method
+
+
+def evaluate(
+    bundle: Annotated[str, typer.Argument(help="Name or folder of a bundle.")],
+    sources: Annotated[list[int], typer.Option(help="Numbers of sources in a mixture.")] = [2, 3],  # noqa: B006
+    infer: Annotated[
+        list[str], typer.Option(help="Engines: exact, bp, bp-marginals, extractor.")
+    ] = [  # noqa: B006
+        "exact",
+        "bp",
+        "extractor",
+    ],
+    num: Annotated[int, typer.Option(help="Mixtures, from the first on.")] = 1000,
+    candidates: Annotated[int, typer.Option(help="Candidates drawn for each mixture.")] = 64,
+    pairing_seed: Annotated[int, typer.Option(help="Seed of the pairing (references: 100).")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of sampling and of the bootstrap.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Mixtures separated at once.")] = 64,
+    refine: Annotated[bool, typer.Option(help="Refine the chosen candidates as well.")] = True,
+    refine_steps: Annotated[int, typer.Option(help="Steps of the refinement.")] = 500,
+    prior_floor: Annotated[
+        bool, typer.Option(help="Also run the priors without any likelihood, as floor:prior.")
+    ] = True,
+    split: Annotated[str, typer.Option(help="Images to mix: test or validation.")] = "test",
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of MNIST's idx files (default: $MLASS_DATA).")
+    ] = None,
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the records (default: runs/HASH); the same one resumes."),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the table as JSON to this file.")
+    ] = None,
+    markdown_file: Annotated[
+        Path | None, typer.Option("--markdown", help="Write the tables as Markdown to this file.")
+    ] = None,
+    limit_memory: Annotated[
+        str | None, typer.Option(help="Limit of the exact engine: 4GB, 512MB, none.")
+    ] = None,
+) -> None:
+    """Separate mixtures of MNIST digits and print PSNR beside floors, ceilings and published rows.
+
+    Mixture i is the mean of image i and of its partners under a fixed permutation. Records of every
+    mixture are kept in the run directory; an interrupted run goes on there.
+    """
+    with sentences():
+        methods = _methods(infer, limit_memory, prior_floor)
+        for path in (json_file, markdown_file):
+            if path is not None and path.is_dir():
+                raise OptionError(f"{path} is a folder; expected the name of a file to write.")
+        if split not in ("test", "validation"):
+            raise OptionError(f"--split must be test or validation, not '{split}'.")
+        evaluation = _evaluation(
+            methods=methods,
+            candidates=candidates,
+            refine_steps=refine_steps if refine else None,
+            sources=tuple(sources),
+            num=num,
+            pairing_seed=pairing_seed,
+            seed=seed,
+            batch_size=batch_size,
+            split=cast("Split", split),
+        )
+        _run(evaluation, bundle, data_root, run_dir, json_file, markdown_file)
+
+
+def _methods(names: list[str], limit_memory: str | None, prior_floor: bool) -> tuple[Method, ...]:
+    from dataclasses import replace
+
+    from .. import shapes
+    from ..evaluate import Method, PriorOnly
+
+    methods = []
+    for name in names:
+        engine: Any = engine_from_name(name)
+        if name == "exact" and limit_memory is not None:
+            engine = replace(engine, memory_limit=_bytes(limit_memory))
+        methods.append(Method(name, getattr(shapes, shape_for(name)), engine))
+    floor = (Method("floor:prior", shapes.star, PriorOnly()),) if prior_floor else ()
+    return (*floor, *methods)
+
+
+def _evaluation(*, candidates: int, refine_steps: int | None, **options: Any) -> Evaluation:
+    from ..evaluate import Evaluation
+    from ..refine import Refine
+    from ..search import Sample
+
+    refine = None if refine_steps is None else Refine(steps=refine_steps)
+    return Evaluation(search=Sample(candidates), refine=refine, **options)
+
+
+def _bytes(text: str) -> float:
+    """A size such as 4GB or 512MB in bytes; infinite for none."""
+    if text.lower() == "none":
+        return float("inf")
+    number, scale = text.upper().removesuffix("B"), 1.0
+    for suffix, factor in (("K", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12)):
+        if number.endswith(suffix):
+            number, scale = number[:-1], factor
+    try:
+        size = float(number) * scale
+    except ValueError:
+        size = 0.0
+    if not size > 0.0:
+        raise OptionError(
+            f"--limit-memory takes a size such as 4GB or 512MB, or none; not '{text}'."
+        )
+    return size
+
+
+def _run(
+    evaluation: Evaluation,
+    bundle: str,
+    data_root: Path | None,
+    run_dir: Path | None,
+    json_file: Path | None,
+    markdown_file: Path | None,
+) -> None:
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from ..bundle import load
+    from ..data import mnist_images
+    from ..evaluate import config_hash, save
+    from ..evaluate import evaluate as run
+
+    loaded = load(bundle)
+    images = mnist_images(evaluation.split, data_root)
+    if run_dir is None:
+        run_dir = Path("runs") / config_hash(evaluation.describe(loaded, images))
+    bars: dict[str, Any] = {}
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} mixtures"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    try:
+        with Progress(*columns, console=console(stderr=True)) as progress:
+
+            def update(label: str, done: float, total: int) -> None:
+                if label not in bars:
+                    bars[label] = progress.add_task(label, total=total)
+                progress.update(bars[label], completed=done)
+
+            report = run(
+                evaluation,
+                loaded,
+                images,
+                run_dir,
+                command=shlex.join(["mlass", *sys.argv[1:]]),
+                progress=update,
+                notice=lambda line: progress.console.print(line, style="yellow", markup=False),
+            )
+    except KeyboardInterrupt:
+        say(f"Interrupted. The same command goes on with what {run_dir} holds.", stderr=True)
+        raise typer.Exit(130) from None
+    files = (run_dir / "report.json", run_dir / "report.md"), (json_file, markdown_file)
+    for json_path, markdown_path in files:
+        save(report, json_file=json_path, markdown_file=markdown_path)
+    out = console()
+    width = out.width if out.is_terminal else max(out.width, 160)
+    for part in report.tables(width):
+        out.print(part, width=width)

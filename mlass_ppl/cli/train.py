@@ -1,0 +1,101 @@
+"""`mlass train`: a codec, a prior, or the whole digit bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ._common import say, sentences
+
+train = typer.Typer(help="Train the parts of a bundle.", no_args_is_help=True)
+
+Out = Annotated[Path, typer.Option("--out", "--bundle", help="Folder of the bundle.")]
+Root = Annotated[
+    Path | None, typer.Option("--data-root", help="Folder of MNIST's idx files ($MLASS_DATA).")
+]
+Seed = Annotated[int, typer.Option(help="Seed of weights, order and mixing.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Run = Annotated[Path, typer.Option(help="Folder of the checkpoints, one an epoch.")]
+Resume = Annotated[bool, typer.Option(help="Go on from the newest checkpoint there.")]
+
+
+@train.command()
+def codec(
+    out: Out = Path("models/mnist"),
+    data_root: Root = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 8,
+    alphabet: Annotated[int, typer.Option(help="Number of codes K.")] = 256,
+    seed: Seed = 0,
+    device: Device = "auto",
+    run: Run = Path("runs/train-codec"),
+    resume: Resume = True,
+) -> None:
+    """Train the image codec on MNIST's digits and mixtures of them; makes a new bundle."""
+    with sentences():
+        from ..codecs import ImageVQVAEConfig
+        from ..train.digits import make_codec
+
+        bundle = make_codec(
+            out,
+            data_root,
+            epochs=epochs,
+            config=ImageVQVAEConfig(alphabet=alphabet),
+            seed=seed,
+            device=device,
+            run=run,
+            resume=resume,
+        )
+        say(f"codec: {bundle.card['codec']['psnr_db']:.2f} dB on the validation images; in {out}")
+
+
+@train.command()
+def prior(
+    out: Out = Path("models/mnist"),
+    data_root: Root = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 10,
+    seed: Seed = 0,
+    device: Device = "auto",
+    run: Run = Path("runs/train-prior"),
+    resume: Resume = True,
+) -> None:
+    """Train the digits' prior on the tokens of the bundle's codec."""
+    with sentences():
+        from ..train.digits import make_prior
+
+        bundle = make_prior(
+            out, data_root, epochs=epochs, seed=seed, device=device, run=run, resume=resume
+        )
+        nats = bundle.card["priors"]["digit"]["validation_nats"]
+        say(f"prior: {nats:.3f} nats a token on the validation images; in {out}")
+
+
+@train.command()
+def mnist(
+    out: Out = Path("models/mnist"),
+    data_root: Root = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    run: Run = Path("runs/train-mnist"),
+    resume: Resume = True,
+    quick: Annotated[bool, typer.Option(help="One epoch each and few counts: a trial.")] = False,
+) -> None:
+    """Train the shipped digit bundle again: codec, prior and the tables for 2 and 3 sources."""
+    with sentences():
+        from ..train.digits import MIXTURES, make_codec, make_prior, make_tables
+        from ._common import progress_bar
+
+        common = {"seed": seed, "device": device, "resume": resume}
+        scale = {"epochs": 1} if quick else {}
+        make_codec(out, data_root, run=run / "codec", **common, **scale)  # type: ignore[arg-type]
+        make_prior(out, data_root, run=run / "prior", **common, **scale)  # type: ignore[arg-type]
+        with progress_bar() as piece:
+            make_tables(
+                out,
+                data_root,
+                seed=seed,
+                mixtures=2_000 if quick else MIXTURES,
+                progress=piece("counting tables"),
+            )
+        say(f"bundle in {out}; see {out / 'README.md'}")

@@ -1,0 +1,208 @@
+"""Engines as values, and what their plans refuse before any token is read."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+import torch
+
+from mlass_ppl import (
+    BP,
+    Additive,
+    Counts,
+    EngineError,
+    Exact,
+    Extractor,
+    Factor,
+    OptionError,
+    PlanError,
+    Table,
+    TableError,
+    chain,
+    compile_program,
+    joint,
+    mix,
+    posterior,
+    source,
+    star,
+)
+
+ENGINES = [Exact(), BP(), BP(draw="marginals", dense_limit=0), Extractor(), Exact(memory_limit=5e8)]
+EACH = pytest.mark.parametrize("engine", ENGINES, ids=str)
+
+
+def uniform(*shape):
+    return Table.from_array(torch.full(shape, 1 / shape[-1], dtype=torch.float64))
+
+
+def solo():
+    return mix("m", source("a"), hidden=[source("b")])
+
+
+@EACH
+def test_engines_are_values(engine):
+    again = eval(repr(engine))
+    assert again == engine
+    assert hash(again) == hash(engine)
+    with pytest.raises(FrozenInstanceError):
+        engine.anything = 1
+
+
+def test_unknown_draws_are_refused():
+    with pytest.raises(OptionError, match=r"is 'joint' or 'marginals', got 'both'"):
+        BP(draw="both")
+
+
+def test_the_tables_that_an_engine_needs():
+    graph = compile_program(chain(3))
+    assert Exact().factors(graph) == BP().factors(graph) == graph.factors
+    assert Extractor().factors(graph) == tuple(
+        Factor("mixture", (name,), f"mixture|{name}") for name in graph.sources
+    )
+    alone = compile_program(star(3))
+    assert Extractor().factors(alone) == alone.factors
+
+
+@pytest.mark.parametrize("engine", [Exact(), BP()], ids=str)
+def test_tables_must_fit_the_graph(engine):
+    graph = compile_program(chain(3))
+    good = {"mix_2": uniform(4, 4, 5), "mixture": uniform(5, 4, 6)}
+    engine.plan(graph, good)
+    with pytest.raises(
+        TableError,
+        match=r"'chain\(3\)' needs a table for 'mix_2', p\(mix_2 \| source_1, source_2\); "
+        r"given are \['mixture'\]",
+    ):
+        engine.plan(graph, {"mixture": good["mixture"]})
+    with pytest.raises(
+        TableError, match=r"'mixture' has 2 axes \(5, 6\); expected 3: mix_2, source_3, and last"
+    ):
+        engine.plan(graph, {**good, "mixture": uniform(5, 6)})
+    with pytest.raises(
+        TableError, match=r"site 'mix_2' has 5 tokens elsewhere, but .* counted for \(4, 4, 6\)"
+    ):
+        engine.plan(graph, {**good, "mixture": uniform(4, 4, 6)})
+
+
+@pytest.mark.parametrize("engine", [Exact(), BP(), Extractor()], ids=str)
+def test_tables_must_fit_declared_alphabets(engine):
+    def program():
+        return mix("m", source("a", alphabet=3), alphabet=4)
+
+    graph = compile_program(program)
+    engine.plan(graph, {"m": uniform(3, 4)})
+    with pytest.raises(TableError, match="site 'a' has 3 tokens elsewhere"):
+        engine.plan(graph, {"m": uniform(5, 4)})
+    with pytest.raises(TableError, match="site 'm' has 4 tokens elsewhere"):
+        engine.plan(graph, {"m": uniform(3, 6)})
+
+
+def test_extractors_read_sources_alone():
+    def program():
+        return mix("m", mix("part", source("a")))
+
+    with pytest.raises(TableError, match=r"needs a table for 'm\|a', p\(m \| a\)"):
+        Extractor().plan(compile_program(program), {"part": uniform(3, 3), "m": uniform(3, 3)})
+    Extractor().plan(compile_program(program), {"m|a": uniform(3, 3)})
+
+    def both():
+        part = mix("part", source("a"))
+        return part, mix("m", part)
+
+    with pytest.raises(
+        EngineError, match=r"reads tables p\(mixture \| source\); 'm' is given 'part'"
+    ):
+        Extractor().plan(compile_program(both), {})
+
+
+# --- memory -----------------------------------------------------------------------------------
+
+
+def test_exact_refuses_more_states_than_fit_and_names_bp():
+    """Smoothed tables leave no joint state out: 60^4 of them."""
+    graph = compile_program(chain(3))
+    table = Table.from_counts(Counts.empty((60, 60, 60)), Additive(1.0))
+    with pytest.raises(
+        PlanError,
+        match=r"Exact\(\) on 'chain\(3\)' needs 1\.3e\+07 joint states \(.* GB\); the limit is "
+        r"0\.1 GB \(Exact\(memory_limit=\.\.\.\)\)\. BP\(\) needs .* exact here: .* a tree",
+    ):
+        Exact(memory_limit=1e8).plan(graph, dict.fromkeys(graph.mixtures, table))
+    BP().plan(graph, dict.fromkeys(graph.mixtures, table))
+
+
+def test_exact_refuses_a_joint_that_is_too_large_and_names_the_chain():
+    graph = compile_program(joint(3))
+    table = Table.from_counts(Counts.empty((40, 40, 40, 40)), Additive(1.0))
+    with pytest.raises(PlanError, match=r"needs 2\.6e\+06 joint states .* Count a chain"):
+        Exact(memory_limit=1e6).plan(graph, {"mixture": table})
+
+
+def test_exact_visits_the_counted_cells_alone():
+    """The limit is of what the tables allow: of a million joint states, three were counted."""
+    graph = compile_program(joint(3))
+    counts = Counts.from_tokens(
+        [torch.tensor([1, 2, 3]), torch.tensor([4, 5, 6]), torch.tensor([7, 8, 9])],
+        torch.tensor([0, 0, 1]),
+        (100, 100, 100, 100),
+    )
+    plan = Exact(memory_limit=1e4).plan(graph, {"mixture": Table.from_counts(counts)})
+    assert "2 joint states for the most frequent observation" in str(plan)
+
+
+# --- showing ----------------------------------------------------------------------------------
+
+
+@EACH
+@pytest.mark.parametrize("program", [star(2), solo])
+def test_plans_tell_what_they_are(engine, program):
+    """Also where a source's alphabet is known to no table."""
+    graph = compile_program(program)
+    plan = engine.plan(graph, {factor.name: uniform(3, 3) for factor in graph.factors})
+    assert repr(engine) in str(plan)
+    assert graph.name in str(plan)
+
+
+def test_messages_are_beliefs_of_each_side():
+    """Brute force over what lies behind a message equals the message, up to scale."""
+    graph = compile_program(joint(2))
+    random = torch.Generator().manual_seed(0)
+    array = torch.rand(3, 4, 5, generator=random, dtype=torch.float64)
+    array = array / array.sum(-1, keepdim=True)
+    priors = {
+        "source_1": torch.rand(3, generator=random),
+        "source_2": torch.rand(4, generator=random),
+    }
+    found = posterior(joint(2), {"mixture": array}, priors, {"mixture": 2}).messages()
+    wanted = {
+        ("mixture", "source_1"): array[..., 2] @ priors["source_2"].double(),
+        ("mixture", "source_2"): priors["source_1"].double() @ array[..., 2],
+    }
+    assert found.keys() == wanted.keys() == {("mixture", name) for name in graph.sources}
+    for key, message in found.items():
+        torch.testing.assert_close(message[0, 0], wanted[key] / wanted[key].sum())
+
+
+# --- posterior(): one position without codec or bundle -------------------------------------------
+
+
+@pytest.mark.parametrize("engine", [None, Exact(), BP()], ids=str)
+def test_the_toy_interface_by_hand(engine):
+    """Two coins, and whether they show the same."""
+    same = torch.tensor([[[0.0, 1], [1, 0]], [[1, 0], [0, 1]]])
+    coins = {"source_1": [0.5, 0.5], "source_2": [0.9, 0.1]}
+    found = posterior(joint(2), {"mixture": same}, coins, {"mixture": 1}, infer=engine)
+    assert float(found.log_evidence.exp()) == pytest.approx(0.5)
+    assert found.marginals()["source_1"][0, 0].tolist() == pytest.approx([0.9, 0.1])
+    assert {name: int(token) for name, token in found.mode().items()} == {
+        "source_1": 0,
+        "source_2": 0,
+    }
+
+
+@pytest.mark.parametrize("prior", [[-0.1, 1.1], [float("nan"), 1], [[0.5, 0.5]]])
+def test_the_toy_interface_takes_probabilities(prior):
+    tables = {"mixture": torch.full((2, 2, 2), 0.5)}
+    with pytest.raises(EngineError, match=r"priors\['source_1'\] must be probabilities \[K\] or"):
+        posterior(joint(2), tables, {"source_1": prior, "source_2": [1, 0]}, {"mixture": 0})

@@ -1,0 +1,147 @@
+"""Refinement: it lowers the mixture error of each mixture on its own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import blobs, make_codec
+from torch import Tensor
+
+from mlass_ppl.errors import OptionError
+from mlass_ppl.refine import Refine, refine
+
+CONFIG = Refine(steps=40)
+
+
+@pytest.fixture(scope="module")
+def codec():
+    return make_codec(steps=100)
+
+
+def start(codec, number: int = 6) -> tuple[dict[str, Tensor], Tensor]:
+    """Tokens of other images than those in the mixture."""
+    tokens = {"a": codec.encode(blobs(number, 5)), "b": codec.encode(blobs(number, 6))}
+    return tokens, (blobs(number, 1) + blobs(number, 2)) / 2
+
+
+def error(signals: dict[str, Tensor], weights: dict[str, float], mixture: Tensor) -> Tensor:
+    made = sum(weights[name] * signals[name] for name in signals)
+    return (made - mixture).square().flatten(1).mean(1)
+
+
+HALVES = {"a": 0.5, "b": 0.5}
+
+
+def test_the_error_of_every_mixture_falls(codec):
+    tokens, mixture = start(codec)
+    before = {name: codec.decode(rows) for name, rows in tokens.items()}
+    after = refine(codec, tokens, HALVES, mixture, CONFIG)
+    assert list(after) == ["a", "b"]
+    assert all(signals.shape == mixture.shape for signals in after.values())
+    assert all(not signals.requires_grad for signals in after.values())
+    ratio = error(after, HALVES, mixture) / error(before, HALVES, mixture)
+    assert ratio.max() < 0.5
+    longer = refine(codec, tokens, HALVES, mixture, Refine(steps=120))
+    assert (error(longer, HALVES, mixture) < error(after, HALVES, mixture)).all()
+
+
+def test_each_mixture_is_refined_on_its_own(codec):
+    tokens, mixture = start(codec)
+    whole = refine(codec, tokens, HALVES, mixture, CONFIG)
+    for row in range(len(mixture)):
+        mine = {name: rows[row : row + 1] for name, rows in tokens.items()}
+        alone = refine(codec, mine, HALVES, mixture[row : row + 1], CONFIG)
+        for name in whole:
+            assert torch.allclose(alone[name][0], whole[name][row], atol=1e-4)
+    chunked = refine(codec, tokens, HALVES, mixture, Refine(steps=40, batch_size=4))
+    for name in whole:
+        assert torch.allclose(chunked[name], whole[name], atol=1e-4)
+
+
+def test_a_neighbour_does_not_change_a_mixture(codec):
+    tokens, mixture = start(codec, 2)
+    first = refine(codec, tokens, HALVES, mixture, CONFIG)
+    mixture[1] = 1 - mixture[1]
+    second = refine(codec, tokens, HALVES, mixture, CONFIG)
+    assert torch.allclose(first["a"][0], second["a"][0], atol=1e-5)
+    assert not torch.allclose(first["a"][1], second["a"][1], atol=1e-2)
+
+
+def test_weights_are_those_of_the_mixture(codec):
+    tokens, _ = start(codec)
+    weights = {"b": 0.9, "a": 0.1}  # by name, whatever the order
+    mixture = 0.1 * blobs(6, 1) + 0.9 * blobs(6, 2)
+    after = refine(codec, tokens, weights, mixture, CONFIG)
+    assert error(after, weights, mixture).mean() < 0.5 * error(after, HALVES, mixture).mean()
+    swapped = refine(codec, tokens, {"a": 0.9, "b": 0.1}, mixture, CONFIG)
+    assert not torch.allclose(swapped["a"], after["a"], atol=1e-2)
+
+
+def test_a_pull_holds_back(codec):
+    tokens, mixture = start(codec)
+    before = {name: codec.decode(rows) for name, rows in tokens.items()}
+    free, held = (
+        refine(codec, tokens, HALVES, mixture, Refine(steps=40, pull=pull)) for pull in (0.0, 10.0)
+    )
+    for name in tokens:
+        distance = [(found[name] - before[name]).abs().mean() for found in (free, held)]
+        assert distance[1] < 0.5 * distance[0]
+
+
+def test_one_step_follows_the_formula(codec):
+    """Adam's first step is lr in the direction of the gradient's sign."""
+    tokens, mixture = start(codec, 2)
+    first = {name: codec.embed(rows).clone().requires_grad_() for name, rows in tokens.items()}
+    made = sum(0.5 * codec.decode_latents(latents) for latents in first.values())
+    (made - mixture).square().flatten(1).mean(1).sum().backward()
+    expected = {
+        name: codec.decode_latents(latents - 0.01 * latents.grad.sign()).detach()
+        for name, latents in first.items()
+    }
+    after = refine(codec, tokens, HALVES, mixture, Refine(steps=1, lr=0.01))
+    for name in tokens:
+        assert torch.allclose(after[name], expected[name], atol=1e-4)
+
+
+def test_tokens_and_codec_are_left_alone(codec):
+    tokens, mixture = start(codec)
+    copies = {name: rows.clone() for name, rows in tokens.items()}
+    weights = [value.clone() for value in codec.state_dict().values()]
+    refine(codec, tokens, HALVES, mixture, CONFIG)
+    assert all(torch.equal(tokens[name], copies[name]) for name in tokens)
+    after = codec.state_dict().values()
+    assert all(torch.equal(a, b) for a, b in zip(after, weights, strict=True))
+
+
+def test_it_runs_where_gradients_are_off(codec):
+    tokens, mixture = start(codec, 2)
+    expected = refine(codec, tokens, HALVES, mixture, CONFIG)
+    with torch.no_grad():
+        found = refine(codec, tokens, HALVES, mixture, CONFIG)
+    assert torch.equal(found["a"], expected["a"])
+
+
+def test_progress_counts_mixtures(codec):
+    tokens, mixture = start(codec)
+    calls = []
+    config = Refine(steps=1, batch_size=4)
+    refine(codec, tokens, HALVES, mixture, config, lambda *call: calls.append(call))
+    assert calls == [(4, 6), (6, 6)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, r"Refine\(steps=...\) must be a whole number, at least 1, got 0"),
+        ({"steps": 1.5}, r"steps.*got 1\.5"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"lr": 0.0}, "lr must be positive"),
+        ({"lr": float("nan")}, "lr=nan"),
+        ({"lr": float("inf")}, "lr=inf"),
+        ({"pull": -1.0}, r"pull=-1\.0"),
+        ({"pull": float("nan")}, "pull=nan"),
+    ],
+)
+def test_impossible_options_are_refused(options, message):
+    with pytest.raises(OptionError, match=message):
+        Refine(**options)
