@@ -101,9 +101,7 @@ def test_counts_are_those_of_a_slow_loop(program, mixtures):
     graph = compile_program(program)
     pools = {"signal": pool(), "low": pool(8, 1) / 2, "high": pool(20, 2)}
     kind = kind_of(graph)
-    counted = count(
-        graph, graph.factors, Levels(), pools, mixtures=mixtures, seed=3, batch_size=16, kind=kind
-    )
+    counted = count(graph, Levels(), pools, mixtures=mixtures, seed=3, batch_size=16, kind=kind)
     for factor in graph.factors:
         counts = counted[Recipe.of(graph, factor, kind)]
         same = [
@@ -120,8 +118,7 @@ def test_counts_are_those_of_a_slow_loop(program, mixtures):
 def test_the_batch_size_changes_nothing(program):
     graph = compile_program(program)
     runs = [
-        count(graph, graph.factors, Levels(), pool(), mixtures=50, batch_size=size)
-        for size in (1, 7, 50, 1000)
+        count(graph, Levels(), pool(), mixtures=50, batch_size=size) for size in (1, 7, 50, 1000)
     ]
     assert runs[0] == runs[1] == runs[2] == runs[3]
 
@@ -130,7 +127,7 @@ def test_seeds_decide_the_mixtures():
     graph = compile_program(joint(2))
 
     def run(seed: int) -> Counts:
-        (counts,) = count(graph, graph.factors, Levels(), pool(40), mixtures=30, seed=seed).values()
+        (counts,) = count(graph, Levels(), pool(40), mixtures=30, seed=seed).values()
         return counts
 
     assert run(0) == run(0)
@@ -141,9 +138,7 @@ def test_counting_goes_on_from_what_there_is():
     graph = compile_program(chain(3))
 
     def run(mixtures: int, seed: int, **options):
-        return count(
-            graph, graph.factors, Levels(), pool(), mixtures=mixtures, seed=seed, **options
-        )
+        return count(graph, Levels(), pool(), mixtures=mixtures, seed=seed, **options)
 
     first, second = run(40, 0), run(25, 1)
     together = run(25, 1, start=first)
@@ -156,9 +151,9 @@ def test_counting_goes_on_from_what_there_is():
 def test_one_recipe_is_counted_once_and_serves_every_program():
     codec = Levels()
     chained, joined = compile_program(chain(3)), compile_program(joint(2))
-    tables = count(chained, chained.factors, codec, pool(), mixtures=20)
+    tables = count(chained, codec, pool(), mixtures=20)
     assert len(tables) == 2
-    (recipe,) = count(joined, joined.factors, codec, pool(), mixtures=20)
+    (recipe,) = count(joined, codec, pool(), mixtures=20)
     assert recipe in tables  # p(mix_2 | source_1, source_2) is p(mixture | ...) of joint(2)
 
     def renamed():
@@ -168,7 +163,7 @@ def test_one_recipe_is_counted_once_and_serves_every_program():
     assert Recipe.of(graph, graph.factors[0], lambda name: "signal") == recipe
     starred = compile_program(star(3))
     assert len(starred.factors) == 3
-    assert len(count(starred, starred.factors, codec, pool(), mixtures=20)) == 1
+    assert len(count(starred, codec, pool(), mixtures=20)) == 1
     extractors = Extractor().factors(compile_program(joint(3)))
     assert {Recipe.of(compile_program(joint(3)), f, lambda n: "s") for f in extractors} == {
         Recipe.of(starred, f, lambda n: "s") for f in starred.factors
@@ -224,9 +219,7 @@ def test_each_kind_has_its_own_signals():
     graph = compile_program(two_kinds)
     low, high = torch.zeros(4, 3), torch.ones(4, 3)
     pools = {"low": low, "high": high}
-    (counts,) = count(
-        graph, graph.factors, Levels(), pools, mixtures=9, kind=kind_of(graph)
-    ).values()
+    (counts,) = count(graph, Levels(), pools, mixtures=9, kind=kind_of(graph)).values()
     assert as_counter(counts) == {(0, 12, 6): 27}
 
 
@@ -234,9 +227,8 @@ def test_each_kind_has_its_own_signals():
 def test_progress_counts_mixtures_to_the_end(size):
     graph, calls = compile_program(joint(2)), []
     count(
-        graph, graph.factors, Levels(), pool(), mixtures=10, batch_size=size,
-        progress=lambda done, total: calls.append((done, total)),
-    )  # fmt: skip
+        graph, Levels(), pool(), mixtures=10, batch_size=size,
+        progress=lambda done, total: calls.append((done, total)))  # fmt: skip
     assert calls[-1] == (10, 10)
     assert [done for done, _ in calls] == sorted({done for done, _ in calls})
     assert all(total == 10 for _, total in calls)
@@ -254,24 +246,24 @@ def test_progress_counts_mixtures_to_the_end(size):
 def test_missing_signals_are_named(signals, message):
     graph = compile_program(two_kinds)
     with pytest.raises(DataError, match=message):
-        count(graph, graph.factors, Levels(), signals, mixtures=5, kind=kind_of(graph))
+        count(graph, Levels(), signals, mixtures=5, kind=kind_of(graph))
 
 
 def test_impossible_numbers_and_other_alphabets_are_refused():
     graph = compile_program(joint(2))
     for options in ({"mixtures": 0}, {"batch_size": 0}, {"mixtures": -3}):
         with pytest.raises(OptionError, match="at least 1"):
-            count(graph, graph.factors, Levels(), pool(), **options)
-    counted = count(graph, graph.factors, Levels(), pool(), mixtures=5)
+            count(graph, Levels(), pool(), **options)
+    counted = count(graph, Levels(), pool(), mixtures=5)
     start = {recipe: Counts.empty((7, 7, 7)) for recipe in counted}
     with pytest.raises(TableError, match=r"\(13, 13, 13\) and \(7, 7, 7\)"):
-        count(graph, graph.factors, Levels(), pool(), mixtures=5, start=start)
+        count(graph, Levels(), pool(), mixtures=5, start=start)
 
 
 def test_a_real_codec_counts_images_and_refuses_others():
     graph, codec = compile_program(chain(2)), make_codec()
-    (counts,) = count(graph, BP().factors(graph), codec, blobs(20), mixtures=50).values()
+    (counts,) = count(graph, codec, blobs(20), factors=BP().factors(graph), mixtures=50).values()
     assert counts.total == 50 * 9
     assert counts.coverage().child > 0.5
     with pytest.raises(SignalError, match="expected images"):
-        count(graph, graph.factors, codec, blobs(20, size=16), mixtures=5)
+        count(graph, codec, blobs(20, size=16), mixtures=5)

@@ -50,9 +50,7 @@ def bundle(images: Tensor) -> Bundle:
     for shape in (joint, chain, star):
         for n in (2, 3):
             graph = compile_program(shape(n))
-            counts |= count(
-                graph, graph.factors, codec, images, mixtures=2_000, kind=lambda _: "blob"
-            )
+            counts |= count(graph, codec, images, mixtures=2_000, kind=lambda _: "blob")
     return replace(empty, counts=counts, card={"name": "patches"})
 
 

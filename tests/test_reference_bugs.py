@@ -105,7 +105,7 @@ def test_unequal_parents_are_symmetrised() -> None:
     """The audio code adds the counts of (m_2, z_3) and (z_3, m_2); the weights are 2/3 and 1/3."""
     graph = compile_program(chain(3))
     signals = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1)
-    recipes = count(graph, graph.factors, Pixel(), signals, mixtures=500)
+    recipes = count(graph, Pixel(), signals, mixtures=500)
     last = recipes[Recipe.of(graph, graph.factors[1], lambda _: "signal")].dense()
     assert last[6, 0].argmax() == 4  # 2/3 of full scale
     assert last[0, 6].argmax() == 2  # 1/3 of it

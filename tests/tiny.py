@@ -81,9 +81,9 @@ def count_tables(
             graph = compile_program(shape(n))
             counts |= count(
                 graph,
-                engine.factors(graph),
                 bundle.codec,
                 blobs(300, seed),
+                factors=engine.factors(graph),
                 mixtures=mixtures,
                 seed=seed,
                 kind=lambda source, graph=graph: bundle.prior_key(graph, source),

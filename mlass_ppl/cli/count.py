@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from ..errors import OptionError
-from ._common import engine_from_name, program_from, progress_bar, say, sentences, shape_for
+from ._common import (
+    engine_from_name,
+    program_from,
+    progress_bar,
+    say,
+    sentences,
+    settle_threads,
+    shape_for,
+)
 
 
 def count(
@@ -33,6 +41,7 @@ def count(
     Without --program each engine counts the shape it was made for.
     """
     with sentences():
+        settle_threads()
         from ..declare import compile_program
         from ..train.digits import count_into
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from ..errors import OptionError
-from ._common import console, engine_from_name, say, sentences, shape_for
+from ._common import console, engine_from_name, say, sentences, settle_threads, shape_for
 
 if TYPE_CHECKING:
     from ..data import Split
@@ -61,6 +61,7 @@ def evaluate(
     mixture are kept in the run directory; an interrupted run goes on there.
     """
     with sentences():
+        settle_threads()
         methods = _methods(infer, limit_memory, prior_floor)
         for path in (json_file, markdown_file):
             if path is not None and path.is_dir():

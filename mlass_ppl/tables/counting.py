@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..codecs.base import Codec
+from ..declare import Program, compile_program
 from ..errors import DataError, OptionError
 from ..graph import Factor, MixingGraph
 from .counts import Counts
@@ -17,11 +18,11 @@ Progress = Callable[[int, int], None]
 
 
 def count(
-    graph: MixingGraph,
-    factors: Sequence[Factor],
+    program: Program | MixingGraph,
     codec: Codec,
     signals: Mapping[str, Tensor] | Tensor,
     *,
+    factors: Sequence[Factor] | None = None,
     mixtures: int = 100_000,
     seed: int = 0,
     batch_size: int = 2_000,
@@ -29,12 +30,13 @@ def count(
     start: Mapping[Recipe, Counts] | None = None,
     progress: Progress | None = None,
 ) -> dict[Recipe, Counts]:
-    """Count the tables p(child | parents) of `factors` over simulated mixtures.
+    """Count every table p(child | parents) that a program declares, over simulated mixtures.
 
     Every source takes a random signal of its kind, every site that a factor names is mixed by its
     weights and encoded, and all positions of all mixtures are counted together.
 
-    signals: [N, *signal_shape], or such a tensor for each kind. mixtures: how many to simulate.
+    signals: [N, *signal_shape], or such a tensor for each kind. factors: which tables (default:
+    the program's own; an engine's are `engine.factors(graph)`). mixtures: how many to simulate.
     kind: what a source is drawn from (the key of its prior). start: counts to go on from, with
     another seed than theirs, since one seed always draws the same mixtures. progress: called with
     (done, total) mixtures. Factors of one recipe are counted once. The same seed gives the same
@@ -47,10 +49,11 @@ def count(
         raise OptionError(
             f"mixtures and batch_size must be at least 1, got {mixtures} and {batch_size}."
         )
+    graph = compile_program(program)
     pools: Mapping[str, Tensor] = signals if isinstance(signals, Mapping) else {}
     everything = signals if isinstance(signals, Tensor) else None
     recipes: dict[Recipe, Factor] = {}
-    for factor in factors:
+    for factor in graph.factors if factors is None else factors:
         recipes.setdefault(Recipe.of(graph, factor, kind), factor)
     names = {name for factor in recipes.values() for name in factor.scope}
     shares = {name: graph.leaf_weights(name) for name in names}

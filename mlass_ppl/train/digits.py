@@ -159,9 +159,9 @@ def count_into(
     if wanted:
         counted = count(
             graph,
-            list(wanted.values()),
             bundle.codec,
             mnist_images("train", data_root),
+            factors=list(wanted.values()),
             mixtures=mixtures,
             seed=seed,
             kind=lambda source: bundle.prior_key(graph, source),
