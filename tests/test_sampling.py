@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -188,6 +188,9 @@ def test_random_numbers_may_be_given(engine):
     ),
     uniform=st.one_of(st.floats(0, 1, exclude_max=True), st.sampled_from([0.0, 1 - 2**-53])),
 )
+@example(weights=[0.0, 5e-324, 0.0], uniform=0.75)  # the product rounds up to the whole mass
+@example(weights=[0.0, 1.0, 0.0], uniform=0.0)
+@example(weights=[0.0, 1.0, 0.0], uniform=1 - 2**-53)
 def test_no_uniform_number_draws_a_zero(weights, uniform):
     for dtype in (torch.float64, torch.float32):
         row = torch.tensor(weights, dtype=dtype)

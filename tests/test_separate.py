@@ -161,7 +161,7 @@ def count_of(bundle: Bundle, program: Any) -> Bundle:
     for engine in (BP(), Extractor()):
         for factor in engine.factors(graph):
             counts[bundle.recipe(graph, factor)] = mlass_ppl.count(
-                graph, [factor], bundle.codec, blobs(300), mixtures=600
+                graph, bundle.codec, blobs(300), factors=[factor], mixtures=600
             ).popitem()[1]
     return replace(bundle, counts=counts)
 
