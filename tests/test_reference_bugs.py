@@ -200,8 +200,11 @@ def test_extractors_normalise_over_the_source() -> None:
     tables = dict.fromkeys(graph.mixtures, Table.from_counts(Counts.from_dense(counts)))
     priors = {name: prior.log().expand(1, 1, -1) for name in graph.sources}
     tokens = dict.fromkeys(graph.mixtures, torch.tensor([2]))
-    found = Extractor().plan(graph, tables).posterior(priors, tokens).marginals()["source_1"][0, 0]
+    answer = Extractor().plan(graph, tables).posterior(priors, tokens)
+    found = answer.marginals()["source_1"][0, 0]
     bayes = normal(counts[:, 2])
+    evidence = float((prior @ table[:, 2].float()) ** 2)  # of both sources
+    assert float(answer.log_evidence.exp()) == pytest.approx(evidence, rel=1e-4)
     torch.testing.assert_close(found.double(), bayes, atol=1e-4, rtol=0)
     published = normal(prior * bayes)
     assert float((published - bayes).abs().max()) > 0.05
