@@ -37,9 +37,10 @@ def mix(
 ) -> Any:
     """Declare a mixture of earlier sites: one token with a table p(token | parents).
 
-    weights: of the parents' signals and then of the hidden ones, summing to 1; by default the
-    mixture is the mean of all its sources. hidden: sites that are part of the signal while the
-    table is averaged over them: `mix("m", a, hidden=[b])` is an extractor's p(m | a).
+    weights: of the parents' signals and then of the hidden ones, summing to 1; by default each part
+    weighs as much as it has sources, so that parts without a common source give the mean of all.
+    hidden: sites that are part of the signal while the table is averaged over them:
+    `mix("m", a, hidden=[b])` is an extractor's p(m | a).
     """
     from ._tracing import Declared, statement
 

@@ -23,9 +23,6 @@ class Linear:
         top = _finite(log.amax(-1))
         return (log - top[:, None]).exp(), top
 
-    def one_hot(self, tokens: Tensor, size: int, like: Tensor) -> Tensor:
-        return torch.nn.functional.one_hot(tokens, size).to(like)
-
     def times(self, messages: list[Tensor]) -> Tensor:
         return fold(torch.mul, messages)
 
@@ -55,10 +52,6 @@ class Logarithmic:
 
     def lift(self, log: Tensor) -> tuple[Tensor, Tensor]:
         return log, torch.zeros_like(log[:, 0])
-
-    def one_hot(self, tokens: Tensor, size: int, like: Tensor) -> Tensor:
-        hot = torch.nn.functional.one_hot(tokens, size)
-        return torch.zeros_like(hot, dtype=like.dtype).masked_fill(hot == 0, float("-inf"))
 
     def times(self, messages: list[Tensor]) -> Tensor:
         return fold(torch.add, messages)
