@@ -121,7 +121,7 @@ def _check_resume(checkpoint: Path, settings: dict[str, Any]) -> None:
     hint = "Give another folder for this run, or do not resume."
     try:
         before = torch.load(checkpoint, map_location="cpu", weights_only=True).get("settings", {})
-    except Exception as error:  # a half-written zip, a pickle of something else
+    except Exception as error:  # a half-written file, or another kind of file
         raise OptionError(f"{checkpoint} cannot be read ({error}). {hint}") from error
     other = [
         f"{name} was {before[name]!r} and is now {value!r}"
