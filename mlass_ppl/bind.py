@@ -3,67 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .declare import Program, compile_program, mix, source
-from .errors import GraphError
-from .graph import MixingGraph, Source
-from .tables.table import Table
+from ._programs.row import check_row
+from .declare import Program, compile_program
+from .graph import MixingGraph
+
+if TYPE_CHECKING:
+    from .infer.base import AnyTable
 
 
 def bind(
     program: Program | MixingGraph,
-    tables: Mapping[str, Table],
+    tables: Mapping[str, AnyTable],
     log_priors: Mapping[str, Tensor],
-    evidence: Mapping[str, int] | None = None,
+    evidence: Mapping[str, Any] | None = None,
 ) -> Callable[[], Any]:
     """The program as a runnable Pyro model of one token position.
 
-    tables: by mixture site. log_priors: nats [K] by source. evidence: observed tokens by site
-    (default: none, so that running it simulates). Returns a function without arguments for
-    `pyro.render_model`, `pyro.infer.infer_discrete`, `TraceEnum_ELBO` and the like. A compiled
-    graph runs as well as a program. Each run returns the values of the observed sites.
+    tables: by mixture site. log_priors: nats [K] by source (Pyro scales them to sum to 1).
+    evidence: of observed sites, a token, log weights [K] or a feature [D], as declared (default:
+    none, so that running it simulates). Returns a function without arguments for
+    `pyro.render_model`, `pyro.condition`, `pyro.infer.infer_discrete`, `TraceEnum_ELBO` and the
+    like; each run returns the value of the observed site, or a tuple of them. A compiled graph runs
+    as well as a program. In a `pyro.plate` of N positions it samples N of them; priors and
+    evidence may then have an axis of N in front.
 
-    Raises GraphError when a prior or a table is missing or evidence names no site; a simulation
-    that reaches parents without a row in their table raises TableError.
+    Each site is a sample statement of its name: a categorical one, or a `Normal` where a feature is
+    observed. Log weights are a `pyro.factor` beside their site. A likelihood power multiplies the
+    log probability of a site while it is observed, here or by `pyro.condition`.
+
+    Raises TableError, EngineError or GraphError when something is missing or ill-shaped; a
+    simulation that reaches parents without a row in their table raises TableError.
     """
-    run = _replay(program) if isinstance(program, MixingGraph) else program
+    from ._programs.binding import run, site_tables
+
     graph = compile_program(program)
-    for name in graph.sources:
-        if name not in log_priors:
-            raise GraphError(f"bind needs log_priors['{name}'], a tensor [K] in nats.")
-    for factor in graph.factors:
-        if factor.name not in tables:
-            raise GraphError(f"bind needs tables['{factor.name}'], p({factor.name} | parents).")
-    for name in evidence or {}:
-        graph.site(name)
+    row = check_row(graph, tables, log_priors, evidence, plates=True)
+    dense = site_tables(row)
 
     def model() -> Any:
-        from ._binding import Binding
+        return run(row, dense)
 
-        with Binding(tables, log_priors, evidence or {}):
-            return run()
-
-    model.__name__ = graph.name
+    model.__name__ = model.__qualname__ = graph.name
     return model
-
-
-def _replay(graph: MixingGraph) -> Program:
-    def program() -> Any:
-        values: dict[str, Any] = {}
-        for site in graph.sites:
-            if isinstance(site, Source):
-                values[site.name] = source(site.name, prior=site.prior, alphabet=site.alphabet)
-            else:
-                values[site.name] = mix(
-                    site.name,
-                    *(values[part] for part in site.parents),
-                    weights=site.weights,
-                    hidden=[values[part] for part in site.hidden],
-                    alphabet=site.alphabet,
-                )
-        return tuple(values[name] for name in graph.observed)
-
-    return program

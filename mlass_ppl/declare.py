@@ -7,25 +7,36 @@ that answers each of them with a symbol.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from inspect import signature
 from typing import Any
 
+from ._programs.graph_checks import check_alphabet, check_evidence, check_label, check_name
+from ._programs.program import check_program, explained, refused_return
 from .errors import GraphError
+from .evidence import Evidence, Token
 from .graph import MixingGraph, Source
 
 Program = Callable[[], Any]
 
 
-def source(name: str, *, prior: str | None = None, alphabet: int | None = None) -> Any:
+def source(
+    name: str,
+    *,
+    prior: str | None = None,
+    alphabet: int | None = None,
+    label: int | None = None,
+) -> Any:
     """Declare a source: one latent token with an autoregressive prior.
 
     prior: key of its prior in a bundle (default: its name, or the bundle's only prior).
-    alphabet: its number of tokens K, where no codec says so.
+    alphabet: its number of tokens K, where no codec says so. label: class that the prior is
+    conditioned on, as in `source("a", prior="digit", label=3)`.
     """
-    from ._tracing import Declared, statement
+    from ._programs.tracing import Declared, statement
 
-    _check_name(name)
-    return statement(name, Declared(Source(name, prior, _check_alphabet(name, alphabet))))
+    check_name(name)
+    check_alphabet(name, alphabet)
+    check_label(name, label)
+    return statement(name, Declared(Source(name, prior, alphabet, label)))
 
 
 def mix(
@@ -34,6 +45,9 @@ def mix(
     weights: Sequence[float] | None = None,
     hidden: Sequence[Any] = (),
     alphabet: int | None = None,
+    evidence: Evidence = Token(),
+    codec: str | None = None,
+    symmetric: bool = False,
 ) -> Any:
     """Declare a mixture of earlier sites: one token with a table p(token | parents).
 
@@ -41,16 +55,25 @@ def mix(
     weighs as much as it has sources, so that parts without a common source give the mean of all.
     hidden: sites that are part of the signal while the table is averaged over them:
     `mix("m", a, hidden=[b])` is an extractor's p(m | a).
+    evidence: what is observed where the site is returned: `Token()`, `Soft()` or `Feature()`.
+    codec: key in the bundle of the codec of this site's tokens (default: the sources').
+    symmetric: the parents are exchangeable: of one weight and one kind of prior. Their table is
+    then counted in every order, from as many times the data.
     """
-    from ._tracing import Declared, statement
+    from ._programs.tracing import Declared, statement
 
-    _check_name(name)
+    check_name(name)
+    check_alphabet(name, alphabet)
+    check_evidence(name, evidence)
     declared = Declared(
         None,
         parents,
         None if weights is None else _check_weights(name, weights),
         _check_hidden(name, hidden),
-        _check_alphabet(name, alphabet),
+        alphabet,
+        evidence,
+        codec,
+        bool(symmetric),
     )
     return statement(name, declared)
 
@@ -63,42 +86,21 @@ def compile_program(program: Program | MixingGraph) -> MixingGraph:
     """
     if isinstance(program, MixingGraph):
         return program
-    if not callable(program):
-        raise GraphError(
-            "expected a program (a function of source and mix sites), got "
-            f"{type(program).__name__}."
-        )
-    name = getattr(program, "__name__", type(program).__name__)
-    try:
-        signature(program).bind()
-    except TypeError as error:
-        raise GraphError(
-            f"program '{name}' is {error}; a mixing program takes none. Wrap it, as in "
-            f"lambda: {name}(...), or call it where it returns a program, as in chain(3)."
-        ) from error
-    from ._tracing import Compiler, Symbol
+    name = check_program(program)
+    from ._programs.tracing import Compiler, Symbol
 
-    with Compiler(name) as compiler:
+    with Compiler(name) as compiler, explained(name):
         returned = program()
     observed = returned if isinstance(returned, (tuple, list)) else [returned]
     for value in observed:
         if not isinstance(value, Symbol):
+            raise GraphError(refused_return(name, value))
+        if not compiler.knows(value):
             raise GraphError(
-                f"program '{name}' returned {value!r}; expected the observed mixture site (or a "
-                "tuple of them), as in: return mix('mixture', a, b)."
+                f"program '{name}' returned '{value.name}', a site of another program or of an "
+                f"earlier run of this one. Return what this run declares: return mix(...)."
             )
     return MixingGraph(name, tuple(compiler.sites), tuple(value.name for value in observed))
-
-
-def _check_name(name: object) -> None:
-    if not isinstance(name, str) or not name:
-        raise GraphError(f"a site needs a name, a non-empty string; got {name!r}.")
-
-
-def _check_alphabet(name: str, alphabet: int | None) -> int | None:
-    if alphabet is not None and (type(alphabet) is not int or alphabet < 1):
-        raise GraphError(f"alphabet of '{name}' must be a positive integer, got {alphabet!r}.")
-    return alphabet
 
 
 def _check_weights(name: str, weights: Sequence[float]) -> tuple[float, ...]:
@@ -106,7 +108,8 @@ def _check_weights(name: str, weights: Sequence[float]) -> tuple[float, ...]:
         return tuple(float(weight) for weight in weights)
     except (TypeError, ValueError) as error:
         raise GraphError(
-            f"weights of mixture '{name}' must be numbers, one for each part, got {weights!r}."
+            f"weights of mixture '{name}' must be numbers, one for each part, as "
+            f"weights=(0.7, 0.3); got {weights!r}."
         ) from error
 
 

@@ -49,3 +49,7 @@ class DataError(MlassError):
 
 class OptionError(MlassError):
     """An option has an unknown or impossible value."""
+
+
+class ConvergenceWarning(UserWarning):
+    """An iterative engine gave an answer before it settled."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from .errors import GraphError
+from .evidence import Evidence, Feature, Soft, Token
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -16,11 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """A source site: `prior` is the key of its prior in a bundle, `alphabet` its K if declared."""
+    """A source site.
+
+    prior: key of its prior in a bundle. alphabet: its K if declared. label: class that its prior
+    is conditioned on.
+    """
 
     name: str
     prior: str | None = None
     alphabet: int | None = None
+    label: int | None = None
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,9 @@ class Mix:
 
     weights: one for each of `parents` and then of `hidden`, summing to 1; the site's signal is
     their weighted sum. hidden: sites that sound in the mixture but are not conditioned on: the
-    table is p(site | parents), averaged over them.
+    table is p(site | parents), averaged over them. evidence: what is observed, where the site is.
+    codec: key of the codec of its tokens (default: the sources'). symmetric: the parents are
+    exchangeable, so that the table is counted in each of their orders.
     """
 
     name: str
@@ -37,6 +45,9 @@ class Mix:
     weights: tuple[float, ...]
     hidden: tuple[str, ...] = ()
     alphabet: int | None = None
+    evidence: Evidence = Token()
+    codec: str | None = None
+    symmetric: bool = False
 
 
 Site = Source | Mix
@@ -44,15 +55,24 @@ Site = Source | Mix
 
 @dataclass(frozen=True)
 class Factor:
-    """One conditional table p(child | parents) of a graph; scope = (child, *parents)."""
+    """One conditional table p(child | parents) of a graph; scope = (child, *parents).
+
+    feature: the child is a continuous feature, so that the parents alone have tokens.
+    """
 
     child: str
     parents: tuple[str, ...]
     name: str
+    feature: bool = False
 
     @property
     def scope(self) -> tuple[str, ...]:
         return (self.child, *self.parents)
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The sites of the scope that have a token."""
+        return self.parents if self.feature else self.scope
 
 
 @dataclass(frozen=True)
@@ -68,38 +88,9 @@ class MixingGraph:
     observed: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        seen: set[str] = set()
-        for site in self.sites:
-            if site.name in seen:
-                raise GraphError(f"'{self.name}' declares site '{site.name}' twice.")
-            if isinstance(site, Mix):
-                _check_mix(self.name, site, seen)
-            seen.add(site.name)
-        if not any(isinstance(site, Source) for site in self.sites):
-            raise GraphError(f"'{self.name}' declares no source: call source(name) in it.")
-        if not self.observed:
-            raise GraphError(
-                f"'{self.name}' observes nothing: return the site of the mixture that is given."
-            )
-        if len(set(self.observed)) != len(self.observed):
-            raise GraphError(f"'{self.name}' returns a site twice: {list(self.observed)}.")
-        for name in self.observed:
-            if name not in seen:
-                raise GraphError(f"'{self.name}' returns '{name}', which it does not declare.")
-            if isinstance(self.site(name), Source):
-                raise GraphError(
-                    f"'{self.name}' returns the source '{name}'; what is observed is a mixture: "
-                    "return mix(...)."
-                )
-        reached = set(self.observed)
-        for site in reversed(self.sites):
-            if site.name in reached and isinstance(site, Mix):
-                reached.update(site.parents + site.hidden)
-        if loose := [site.name for site in self.sites if site.name not in reached]:
-            raise GraphError(
-                f"'{self.name}' declares {loose}, which the observed {list(self.observed)} do not "
-                "depend on: nothing could be learned about them. Mix them in or drop them."
-            )
+        from ._programs.graph_checks import check_graph
+
+        check_graph(self)
 
     def site(self, name: str) -> Site:
         """The site of that name. Raises GraphError when there is none."""
@@ -118,16 +109,56 @@ class MixingGraph:
     def mixtures(self) -> tuple[str, ...]:
         return tuple(site.name for site in self.sites if isinstance(site, Mix))
 
+    def evidence(self, name: str) -> Evidence:
+        """What is observed at an observed site. Raises GraphError when it is none."""
+        site = self.site(name)
+        if name not in self.observed or isinstance(site, Source):
+            fix = "What is observed is what the program returns: return it as well."
+            if isinstance(site, Source):
+                fix = "Sources are what is looked for; what is known of one is given as its prior."
+            raise GraphError(
+                f"'{self.name}' does not observe '{name}'; it observes {list(self.observed)}. {fix}"
+            )
+        return site.evidence
+
+    def with_evidence(self, evidence: Mapping[str, Evidence]) -> MixingGraph:
+        """The same graph with other kinds of evidence at some of its observed sites."""
+        for name in evidence:
+            self.evidence(name)
+        sites = tuple(
+            replace(site, evidence=evidence.get(site.name, site.evidence))
+            if isinstance(site, Mix)
+            else site
+            for site in self.sites
+        )
+        return replace(self, sites=sites)
+
+    @cached_property
+    def known(self) -> tuple[str, ...]:
+        """Observed sites whose token is given."""
+        return tuple(name for name in self.observed if isinstance(self.evidence(name), Token))
+
+    @cached_property
+    def features(self) -> tuple[str, ...]:
+        """Observed sites of which a continuous feature is given, and that have no token."""
+        return tuple(name for name in self.observed if isinstance(self.evidence(name), Feature))
+
+    @cached_property
+    def soft(self) -> tuple[str, ...]:
+        """Observed sites with weights over their tokens, which stay latent."""
+        return tuple(name for name in self.observed if isinstance(self.evidence(name), Soft))
+
     @cached_property
     def latent(self) -> tuple[str, ...]:
-        """Sites that are not observed, in the order of declaration."""
-        return tuple(site.name for site in self.sites if site.name not in self.observed)
+        """Sites that have a token which is not given, in the order of declaration."""
+        given = {*self.known, *self.features}
+        return tuple(site.name for site in self.sites if site.name not in given)
 
     @cached_property
     def factors(self) -> tuple[Factor, ...]:
         """One factor for each mixture site."""
         return tuple(
-            Factor(site.name, site.parents, site.name)
+            Factor(site.name, site.parents, site.name, site.name in self.features)
             for site in self.sites
             if isinstance(site, Mix)
         )
@@ -151,7 +182,7 @@ class MixingGraph:
     def cycle(self) -> list[str] | None:
         """Names of the sites along one cycle of the factor graph, or None for a forest.
 
-        Observed sites are known, so they are cut apart and close no cycle.
+        Sites whose token is given are cut apart and close no cycle.
         """
         import networkx as nx
 
@@ -159,8 +190,8 @@ class MixingGraph:
         for factor in self.factors:
             node = ("factor", factor.name)
             graph.add_node(node)
-            for name in factor.scope:
-                if name not in self.observed:
+            for name in factor.tokens:
+                if name in self.latent:
                     graph.add_edge(node, ("site", name))
         try:
             edges = nx.find_cycle(graph)
@@ -169,46 +200,19 @@ class MixingGraph:
         return [node[1] for edge in edges for node in edge[:1] if node[0] == "site"]
 
     def to_networkx(self) -> nx.DiGraph:
-        """Directed graph: nodes carry `kind` ("source" or "mix") and `observed`, edges from
-        parents to children carry `weight` and `hidden`."""
-        import networkx as nx
+        """Directed graph with everything that the sites declare; see `bridges.to_networkx`."""
+        from .bridges import to_networkx
 
-        graph = nx.DiGraph(name=self.name)
-        for site in self.sites:
-            kind = "source" if isinstance(site, Source) else "mix"
-            graph.add_node(site.name, kind=kind, observed=site.name in self.observed)
-            if isinstance(site, Mix):
-                parts = site.parents + site.hidden
-                for part, weight in zip(parts, site.weights, strict=True):
-                    graph.add_edge(part, site.name, weight=weight, hidden=part in site.hidden)
-        return graph
+        return to_networkx(self)
 
     def describe(self, alphabet: int | Mapping[str, int] | None = None) -> str:
         """Sites, alphabets, factors and the cost of each engine, as text.
 
         alphabet: K of every site, or of each by name, for those that declare none.
         """
-        from .infer.cost import cost_lines
+        from ._programs.describe import describe
 
-        sizes = self.alphabets(alphabet)
-        lines = [f"{self.name}: {len(self.sources)} sources, {len(self.mixtures)} mixtures"]
-        width = max(len(site.name) for site in self.sites)
-        for site in self.sites:
-            size = sizes.get(site.name)
-            label = f"  {site.name:<{width}}  K={size if size else '?':<5}"
-            if isinstance(site, Source):
-                lines.append(f"{label} source" + (f", prior '{site.prior}'" if site.prior else ""))
-            else:
-                given = ", ".join(site.parents)
-                hidden = f", over {', '.join(site.hidden)}" if site.hidden else ""
-                mark = "observed, " if site.name in self.observed else ""
-                shares = " + ".join(
-                    f"{weight:.3g} {part}"
-                    for part, weight in zip(site.parents + site.hidden, site.weights, strict=True)
-                )
-                lines.append(f"{label} {mark}p(. | {given}{hidden}), signal = {shares}")
-        lines += cost_lines(self, sizes)
-        return "\n".join(lines)
+        return describe(self, self.alphabets(alphabet))
 
     def alphabets(self, alphabet: int | Mapping[str, int] | None = None) -> dict[str, int]:
         """Known alphabet sizes by site: declared ones, else those given."""
@@ -235,27 +239,7 @@ class MixingGraph:
         return graph_svg(self)
 
 
-def _check_mix(program: str, site: Mix, seen: set[str]) -> None:
-    parts = site.parents + site.hidden
-    if not site.parents:
-        raise GraphError(
-            f"mixture '{site.name}' of '{program}' has no parents: mix(name, first, second, ...)."
-        )
-    if len(set(parts)) != len(parts):
-        raise GraphError(f"mixture '{site.name}' of '{program}' takes a part twice: {list(parts)}.")
-    for part in parts:
-        if part not in seen:
-            raise GraphError(
-                f"mixture '{site.name}' of '{program}' takes '{part}', which is not declared "
-                "before it."
-            )
-    if len(site.weights) != len(parts):
-        raise GraphError(
-            f"mixture '{site.name}' of '{program}' has {len(parts)} parts and "
-            f"{len(site.weights)} weights."
-        )
-    if any(not weight > 0 for weight in site.weights) or abs(sum(site.weights) - 1) > 1e-6:
-        raise GraphError(
-            f"weights of mixture '{site.name}' must be positive and sum to 1, got "
-            f"{site.weights} (sum {sum(site.weights):.6g})."
-        )
+def mean_weights(leaves: Sequence[Collection[str]]) -> tuple[float, ...]:
+    """Weights of parts by the number of their sources, so that a mixture is the sources' mean."""
+    total = sum(map(len, leaves))
+    return tuple(len(part) / total for part in leaves)

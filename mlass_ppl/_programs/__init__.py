@@ -1,0 +1,1 @@
+"""What happens when a mixing program is run, to compile it or as a Pyro model."""
