@@ -1,28 +1,39 @@
-"""A bundle on disk: codec, priors and tables, with the card that says how they were made."""
+"""A bundle: codecs, priors and tables, with the card that says how they were made."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .codecs import Codec, ImageVQVAE, ImageVQVAEConfig
-from .errors import BundleError, MlassError, TableError
-from .graph import Factor, MixingGraph, Source
+from torch import Tensor
+
+from ._bundle_files import CARD as CARD
+from ._bundle_files import CODEC as CODEC
+from ._bundle_files import FORMAT as FORMAT
+from ._bundle_files import read_parts, table_file, write_parts
+from .codecs import Codec
+from .declare import Program, compile_program
+from .errors import BundleError, GraphError, MlassError, TableError
+from .graph import Factor, Mix, MixingGraph, Source
 from .priors import Prior
-from .priors.store import describe_prior, read_prior, write_prior
-from .tables import Recipe, Table, load_counts, save_counts
-from .tables.counts import Counts
-from .tables.smoothing import Additive
-from .weights import fingerprint, load_weights, save_weights
+from .tables import (
+    AnyCounts,
+    AnyTable,
+    GaussianTable,
+    Moments,
+    Recipe,
+    Shrink,
+    Smoothing,
+    Table,
+    count,
+)
 
-FORMAT = 1
-"""Version of the folder layout; a newer one is refused by name."""
-
-CARD, CODEC = "bundle.json", "codec.safetensors"
+if TYPE_CHECKING:
+    from .infer import Engine
 
 
 @dataclass(frozen=True)
@@ -31,17 +42,21 @@ class Bundle:
 
     codec: tokenises signals. priors: by key; a source without a key takes the only one there is.
     counts: by recipe, that is by what was mixed, not by site name, so that one table serves every
-    program with a site of that recipe. smoothing: None (exact support) or `Additive(alpha)`.
-    card: how all of it was trained (data, seeds, steps, measured quality).
+    program with a site of that recipe; moments where the site is a feature. smoothing: None (exact
+    support), `Additive(alpha)` or `BackOff(strength)`. card: how all of it was trained (data,
+    seeds, steps, measured quality). codecs: further ones, by the key that mixtures declare. shrink:
+    of the moments of features.
     """
 
     name: str
     codec: Codec
     priors: Mapping[str, Prior]
-    counts: Mapping[Recipe, Counts] = field(default_factory=dict)
-    smoothing: Additive | None = None
+    counts: Mapping[Recipe, AnyCounts] = field(default_factory=dict)
+    smoothing: Smoothing | None = None
     card: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None
+    codecs: Mapping[str, Codec] = field(default_factory=dict)
+    shrink: Shrink = Shrink()
 
     def prior_key(self, graph: MixingGraph, source: str) -> str:
         """Key of the prior of a source: the one it names, else its own name, else the only one."""
@@ -58,78 +73,131 @@ class Bundle:
             + f"; it has {sorted(self.priors)}. Name one: source('{source}', prior=...)."
         )
 
-    def recipe(self, graph: MixingGraph, factor: Factor) -> Recipe:
-        """What has to be mixed to count this factor's table."""
-        return Recipe.of(graph, factor, lambda source: self.prior_key(graph, source))
+    def codec_of(self, graph: MixingGraph, name: str) -> Codec:
+        """The codec of a site: the one whose key it declares, else the main one."""
+        site = graph.site(name)
+        key = site.codec if isinstance(site, Mix) else None
+        if key is None:
+            return self.codec
+        if key not in self.codecs:
+            raise BundleError(
+                f"bundle '{self.name}' has no codec '{key}' for site '{name}'; besides the "
+                f"sources' codec it has {sorted(self.codecs)}. Name one of them, or leave "
+                "codec=... out."
+            )
+        return self.codecs[key]
 
-    def tables(self, graph: MixingGraph, factors: tuple[Factor, ...]) -> dict[str, Table]:
-        """The table of each factor, by factor name. Raises TableError naming the missing site."""
-        out = {}
+    def recipe(self, graph: MixingGraph, factor: Factor) -> Recipe:
+        """What has to be mixed to count this factor's table. Raises GraphError where parents that
+        were declared symmetric are not exchangeable."""
+        recipe = Recipe.of(graph, factor, lambda source: self.prior_key(graph, source))
+        if _is_symmetric(graph, factor) and not recipe.exchangeable:
+            raise GraphError(
+                f"mixture '{factor.child}' of '{graph.name}' declares symmetric=True, but its "
+                f"parents {list(factor.parents)} are not exchangeable ({recipe}): they must hold "
+                "sources of the same priors in the same shares, in tokens of one codec. Drop "
+                "symmetric=True."
+            )
+        return recipe
+
+    def tables(self, graph: MixingGraph, factors: tuple[Factor, ...]) -> dict[str, AnyTable]:
+        """The table of each factor, by factor name: smoothed, of features shrunk, and of parents
+        that were declared symmetric in either order.
+
+        Raises TableError naming a site whose table is missing or of other alphabets, and the
+        command that counts it; GraphError where symmetric parents are not exchangeable, and
+        BundleError where a prior or a codec is missing.
+        """
+        return {factor.name: self._table(graph, factor) for factor in factors}
+
+    def _table(self, graph: MixingGraph, factor: Factor) -> AnyTable:
+        recipe, expected = self.recipe(graph, factor), self._alphabets(graph, factor)
+        counts = self.counts.get(recipe)
+        command = f"mlass count --program FILE --bundle {self.path or self.name}"
+        smoothed = self.smoothing is not None and not factor.feature
+        if counts is None or not (len(counts.keys) or smoothed):
+            raise TableError(
+                f"bundle '{self.name}' has no table for '{factor.name}' of '{graph.name}' "
+                f"({recipe}).\n  Count it: {command}"
+            )
+        if counts.shape != expected:
+            raise TableError(
+                f"the table of '{factor.name}' was counted for alphabets {counts.shape}, but "
+                f"the codec of '{self.name}' needs {expected}.\n  Count it for this codec: "
+                f"{command} --force"
+            )
+        if _is_symmetric(graph, factor):
+            counts = counts.symmetrised()
+        if isinstance(counts, Moments):
+            return GaussianTable.from_moments(counts, self.shrink)
+        return Table.from_counts(counts, self.smoothing)
+
+    def _alphabets(self, graph: MixingGraph, factor: Factor) -> tuple[int, ...]:
+        names = factor.parents if factor.feature else (*factor.parents, factor.child)
+        return tuple(self.codec_of(graph, name).alphabet for name in names)
+
+    def lacking(self, graph: MixingGraph, factors: tuple[Factor, ...]) -> dict[Recipe, Factor]:
+        """What has to be counted for these factors: recipes that nothing was counted for, or for
+        codecs of other alphabets."""
+        out: dict[Recipe, Factor] = {}
         for factor in factors:
-            recipe = self.recipe(graph, factor)
-            counts = self.counts.get(recipe)
-            command = f"mlass count --program FILE --bundle {self.path or self.name}"
-            if counts is None or (not counts.total and self.smoothing is None):
-                raise TableError(
-                    f"bundle '{self.name}' has no table for '{factor.name}' of '{graph.name}' "
-                    f"({recipe}).\n  Count it: {command}"
-                )
-            expected = (self.codec.alphabet,) * len(factor.scope)
-            if counts.shape != expected:
-                raise TableError(
-                    f"the table of '{factor.name}' was counted for alphabets {counts.shape}, but "
-                    f"the codec of '{self.name}' needs {expected}.\n  Count it for this codec: "
-                    f"{command} --force"
-                )
-            out[factor.name] = Table.from_counts(counts, self.smoothing)
+            recipe, shape = self.recipe(graph, factor), self._alphabets(graph, factor)
+            found = self.counts.get(recipe)
+            if found is None or not len(found.keys) or found.shape != shape:
+                out.setdefault(recipe, factor)
         return out
+
+    def count(
+        self,
+        program: Program | MixingGraph,
+        signals: Mapping[str, Tensor] | Tensor,
+        *,
+        infer: Engine | None = None,
+        mixtures: int = 100_000,
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Bundle:
+        """This bundle with the tables of a program that it lacks, counted as by `count`.
+
+        Tables are known by recipe: what is there, for the codecs' alphabets, is not counted again.
+        signals: [N, *signal_shape], or by prior key. infer: the engine whose tables are wanted
+        (default: those of the program's own sites). The bundle stays in memory; `save` writes it.
+        Raises the errors of `tables`, missing tables apart, and those of `count`.
+        """
+        graph = compile_program(program)
+        lacking = self.lacking(graph, graph.factors if infer is None else infer.factors(graph))
+        if not lacking:
+            return self
+        counted = count(
+            graph,
+            self.codec,
+            signals,
+            codecs=self.codecs,
+            factors=list(lacking.values()),
+            mixtures=mixtures,
+            seed=seed,
+            kind=lambda source: self.prior_key(graph, source),
+            progress=progress,
+        )
+        files = {table_file(recipe) for recipe in counted}
+        facts = [entry for entry in self.card.get("tables", []) if entry["file"] not in files]
+        facts += [{"file": file, "mixtures": mixtures, "seed": seed} for file in sorted(files)]
+        card = {**self.card, "tables": facts}
+        return replace(self, counts={**self.counts, **counted}, card=card)
 
     def save(self, path: str | Path) -> Path:
         """Write the bundle to a folder, weights in float16. Returns the folder.
 
-        Raises BundleError when the codec or a prior has no format on disk, before anything is
+        Raises BundleError when a codec or a prior has no format on disk, before anything is
         written.
         """
-        path = Path(path)
-        if not isinstance(self.codec, ImageVQVAE):
-            raise BundleError(
-                f"cannot save a codec of class {type(self.codec).__name__}: only ImageVQVAE has a "
-                "format on disk."
-            )
-        facts = self.card.get("priors", {})
-        priors = {
-            key: {**facts.get(key, {}), **describe_prior(key, prior)}
-            for key, prior in self.priors.items()
-        }
-        path.mkdir(parents=True, exist_ok=True)
-        codec = {**self.card.get("codec", {}), **self.codec.describe()}
-        codec["sha256"] = save_weights(self.codec, path / CODEC)
-        for key, prior in self.priors.items():
-            priors[key]["sha256"] = write_prior(prior, path / priors[key]["file"])
-            priors[key]["codec"] = codec["sha256"]
-        known = {entry["file"]: entry for entry in self.card.get("tables", [])}
-        tables = []
-        for recipe, counts in self.counts.items():
-            file = f"table-{recipe.slug}.safetensors"
-            save_counts(counts, path / file)
-            tables.append(
-                {
-                    **known.get(file, {}),
-                    "file": file,
-                    "recipe": recipe.to_json(),
-                    "sha256": fingerprint(path / file),
-                    "codec": codec["sha256"],
-                    "entries": len(counts.keys),
-                    "coverage": str(counts.coverage()),
-                }
-            )
-        card = {**self.card, "format": FORMAT, "name": self.name}
-        card |= {"codec": codec, "priors": priors, "tables": tables}
-        card["smoothing"] = None if self.smoothing is None else {"alpha": self.smoothing.alpha}
-        temporary = path / "bundle.json.part"
-        temporary.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        os.replace(temporary, path / CARD)
-        return path
+        return write_parts(self, Path(path))
+
+
+def _is_symmetric(graph: MixingGraph, factor: Factor) -> bool:
+    """Whether the factor's parents are those that its site declares exchangeable."""
+    site = graph.site(factor.child)
+    return isinstance(site, Mix) and site.symmetric and factor.parents == site.parents
 
 
 def _homes() -> list[Path]:
@@ -167,12 +235,7 @@ def load(name_or_path: str | Path) -> Bundle:
         path = known[str(name_or_path)]
     try:
         card = json.loads((path / CARD).read_text(encoding="utf-8"))
-        if card["format"] > FORMAT:
-            raise BundleError(
-                f"{path / CARD} has format {card['format']}, this library reads up to {FORMAT}. "
-                "Upgrade mlass_ppl."
-            )
-        return _read(path, card)
+        return Bundle(**read_parts(path, card))
     except BundleError:
         raise
     except (
@@ -182,65 +245,3 @@ def load(name_or_path: str | Path) -> Bundle:
             f"{path / CARD} is damaged ({type(error).__name__}: {error}). "
             "Restore the folder from its source, or train the bundle again."
         ) from error
-
-
-def _read(path: Path, card: dict[str, Any]) -> Bundle:
-    facts = card["codec"]
-    if facts["kind"] != "image-vqvae":
-        raise BundleError(
-            f"unknown codec kind '{facts['kind']}' in {path / CARD}: expected 'image-vqvae'."
-        )
-    names = ImageVQVAEConfig.__dataclass_fields__
-    codec = ImageVQVAE(ImageVQVAEConfig(**{key: facts[key] for key in names}))
-    load_weights(codec, _intact(path, CODEC, facts))
-    made_for = fingerprint(path / CODEC)
-    priors: dict[str, Prior] = {}
-    for key, entry in card["priors"].items():
-        _same_codec(entry, made_for, f"prior '{key}'", path)
-        priors[key] = read_prior(entry, _intact(path, entry["file"], entry))
-    counts = {}
-    for entry in card["tables"]:
-        recipe = Recipe.from_json(entry["recipe"])
-        _same_codec(entry, made_for, f"table {recipe}", path)
-        try:
-            counts[recipe] = load_counts(_intact(path, entry["file"], entry))
-        except TableError as error:
-            raise BundleError(str(error)) from error
-    smoothing = card.get("smoothing")
-    return Bundle(
-        name=card["name"],
-        codec=codec,
-        priors=priors,
-        counts=counts,
-        smoothing=None if smoothing is None else Additive(smoothing["alpha"]),
-        card=card,
-        path=path,
-    )
-
-
-def _intact(path: Path, file: str, entry: dict[str, Any]) -> Path:
-    """A file of the bundle, inside its folder and with the checksum that its card tells."""
-    target = (path / file).resolve()
-    if not target.is_relative_to(path.resolve()):
-        raise BundleError(f"{path / CARD} names a file outside its folder: '{file}'. Mend it.")
-    if not target.is_file():
-        raise BundleError(
-            f"bundle file {target.name} is missing from {path}. Restore it from the bundle's "
-            "source, or train the bundle again."
-        )
-    if entry.get("sha256", found := fingerprint(target)) != found:
-        raise BundleError(
-            f"{target} is not the file that {CARD} describes (SHA-256 {found[:12]}, expected "
-            f"{entry['sha256'][:12]}): it is damaged or was swapped. Restore it from the bundle's "
-            "source."
-        )
-    return target
-
-
-def _same_codec(entry: dict[str, Any], codec: str, what: str, path: Path) -> None:
-    if entry["codec"] != codec:
-        raise BundleError(
-            f"{what} in {path} was made for another codec ({entry['codec'][:12]}) than {CODEC} "
-            f"({codec[:12]}).\n  Restore the folder, or train all of it again: "
-            f"mlass train mnist --out {path}"
-        )

@@ -75,7 +75,8 @@ def test_smoothing_is_part_of_the_bundle(bundle, tmp_path):
     back = load(smoothed.save(tmp_path / "smooth"))
     assert back.smoothing == Additive(0.25)
     graph = compile_program(joint(2))
-    assert back.tables(graph, graph.factors)["mixture"].floor is not None
+    assert back.tables(graph, graph.factors)["mixture"].background is not None
+    assert back.card["format"] == 1
 
 
 def test_a_card_may_hold_any_language(bundle, tmp_path):

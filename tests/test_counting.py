@@ -10,10 +10,11 @@ from tiny import blobs, make_codec
 from torch import Tensor
 
 from mlass_ppl.declare import compile_program, mix, source
-from mlass_ppl.errors import DataError, OptionError, SignalError, TableError
+from mlass_ppl.errors import CodecError, DataError, OptionError, SignalError, TableError
+from mlass_ppl.evidence import Feature, Soft
 from mlass_ppl.infer import BP, Extractor
 from mlass_ppl.shapes import chain, joint, star
-from mlass_ppl.tables import Counts, Recipe, count
+from mlass_ppl.tables import Counts, Moments, Recipe, count
 
 LEVELS = 13
 
@@ -201,6 +202,79 @@ def test_recipes_tell_apart_what_is_mixed_differently():
     assert str(recipe(weighted)) == "p(0.75 signal#1 + 0.25 signal#2 | 1 signal#1; 1 signal#2)"
 
 
+def test_slugs_of_tokens_are_those_of_stored_tables():
+    """Recipes name the files of shipped bundles: they must not move."""
+    first = Recipe(("digit", "digit"), ((1.0, 0.0), (0.0, 1.0)), (0.5, 0.5))
+    assert first.slug == "2of2-6d24f29a"
+    third = 0.333333
+    eye = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    assert Recipe(("digit",) * 3, eye, (third,) * 3).slug == "3of3-a7994e87"
+    old = {"leaves": ["digit"] * 2, "parents": [[1.0, 0.0], [0.0, 1.0]], "child": [0.5, 0.5]}
+    assert Recipe.from_json(old) == first
+    assert first.to_json() == old
+
+
+def test_recipes_know_features_and_codecs_but_no_labels():
+    def recipe(**options):
+        def program():
+            a, b = source("a", label=options.pop("label", None)), source("b")
+            return mix("m", a, b, **options)
+
+        graph = compile_program(program)
+        return Recipe.of(graph, graph.factors[0], lambda name: "signal")
+
+    plain = recipe()
+    assert recipe(label=3) == plain
+    assert recipe(evidence=Soft()) == plain
+    assert recipe(symmetric=True) == plain
+    feature, other = recipe(evidence=Feature()), recipe(codec="fine")
+    both = recipe(evidence=Feature(), codec="fine")
+    assert len({plain, feature, other, both}) == 4
+    assert len({found.slug for found in (plain, feature, other, both)}) == 4
+    for found in (plain, feature, other, both):
+        assert Recipe.from_json(found.to_json()) == found
+    mixed = "0.5 signal#1 + 0.5 signal#2"
+    assert str(plain) == f"p({mixed} | 1 signal#1; 1 signal#2)"
+    assert str(feature) == f"p(x({mixed}) | 1 signal#1; 1 signal#2)"
+    assert str(other) == f"p(fine[{mixed}] | 1 signal#1; 1 signal#2)"
+    assert str(both) == f"p(x(fine[{mixed}]) | 1 signal#1; 1 signal#2)"
+
+
+def test_exchangeable_parents_hold_the_same():
+    def recipe(program):
+        graph = compile_program(program)
+        return Recipe.of(graph, graph.factors[-1], kind_of(graph))
+
+    def pairs(first: str, last: str, shares=(0.5, 0.5)):
+        def run():
+            a, b, c, d = (source(n, prior=p) for n, p in ("ax", "by", f"c{first}", f"d{last}"))
+            return mix("m", mix("ab", a, b, weights=shares), mix("cd", c, d))
+
+        return recipe(run)
+
+    def shared(first, second):
+        def run():
+            a, b, c = source("a"), source("b"), source("c")
+            return mix("m", mix("ab", a, b, weights=first), mix("ac", a, c, weights=second))
+
+        return recipe(run)
+
+    def coded():
+        a, b = mix("a2", source("a"), codec="fine"), mix("b2", source("b"))
+        return mix("m", a, b)
+
+    for yes in (recipe(joint(2)), recipe(joint(3)), recipe(star(2)), recipe(hidden)):
+        assert yes.exchangeable
+    for no in (recipe(chain(3)), recipe(weighted), recipe(two_kinds), recipe(coded)):
+        assert not no.exchangeable
+    assert pairs("x", "y").exchangeable
+    assert pairs("y", "x").exchangeable
+    assert not pairs("x", "x").exchangeable
+    assert not pairs("x", "y", (0.25, 0.75)).exchangeable
+    assert shared((0.5, 0.5), (0.5, 0.5)).exchangeable
+    assert not shared((0.75, 0.25), (0.25, 0.75)).exchangeable
+
+
 def test_averaged_sources_are_interchangeable():
     """p(m | a) over b and c: the order in which b and c are declared is no part of the table."""
 
@@ -256,8 +330,104 @@ def test_impossible_numbers_and_other_alphabets_are_refused():
             count(graph, Levels(), pool(), **options)
     counted = count(graph, Levels(), pool(), mixtures=5)
     start = {recipe: Counts.empty((7, 7, 7)) for recipe in counted}
-    with pytest.raises(TableError, match=r"\(13, 13, 13\) and \(7, 7, 7\)"):
+    with pytest.raises(TableError, match=r"\(13, 13, 13\) .* \(7, 7, 7\)"):
         count(graph, Levels(), pool(), mixtures=5, start=start)
+
+
+# --- features and further codecs -----------------------------------------------------------------
+
+
+class Sensed(Levels):
+    """Levels that also tell each position's number and twice its square."""
+
+    def features(self, signals: Tensor) -> Tensor:
+        return torch.stack([signals, 2 * signals.square()], -1)
+
+
+class Coarse(Levels):
+    """A token for each quarter."""
+
+    alphabet = 5
+
+    def encode(self, signals: Tensor) -> Tensor:
+        return (signals * 4 + 0.1).floor().long()
+
+
+class Short(Levels):
+    token_shape = (2,)
+
+    def encode(self, signals: Tensor) -> Tensor:
+        return super().encode(signals)[:, :2]
+
+
+def felt():
+    a, b, c = source("a"), source("b"), source("c")
+    return mix("m", mix("ab", a, b), c, evidence=Feature())
+
+
+@pytest.mark.parametrize("size", [7, 1000])
+def test_features_are_counted_as_moments(size):
+    graph = compile_program(felt)
+    counted = count(graph, Sensed(), pool(), mixtures=50, seed=3, batch_size=size)
+    tokens, moments = counted.values()
+    assert isinstance(tokens, Counts)
+    assert isinstance(moments, Moments)
+    assert [recipe.feature for recipe in counted] == [False, True]
+    assert (moments.shape, moments.width, moments.samples) == ((LEVELS, LEVELS), 2, 150)
+    found = slowly(graph, graph.factors[0], lambda name: pool(), 50, 3)
+    assert as_counter(tokens) == found
+    generator = torch.Generator().manual_seed(3)
+    picks = [torch.randint(10, (50,), generator=generator) for _ in range(3)]
+    a, b, c = (pool()[pick] for pick in picks)
+    codec = Sensed()
+    parents = [codec.encode((a + b) / 2), codec.encode(c)]
+    assert moments == Moments.from_features(parents, codec.features((a + b + c) / 3), (13, 13))
+
+
+def test_moments_go_on_from_what_there_is_whatever_the_batch_size():
+    graph = compile_program(felt)
+
+    def run(mixtures: int, seed: int, **options):
+        return count(graph, Sensed(), pool(), mixtures=mixtures, seed=seed, **options)
+
+    first, second = run(40, 0), run(25, 1)
+    assert run(25, 1, start=first, batch_size=4) == {r: first[r] + second[r] for r in first}
+    tokens, features = first
+    swapped = {tokens: first[tokens], features: Counts.empty((LEVELS, LEVELS))}
+    with pytest.raises(TableError, match=r"Moments \(13, 13\) of 'm' from Counts \(13, 13\)"):
+        run(5, 1, start=swapped)
+
+
+def test_each_site_is_encoded_by_its_codec():
+    def program():
+        a, b = source("a"), source("b")
+        partial = mix("ab", a, b, codec="coarse")
+        return mix("m", partial, source("c")), mix("n", partial, codec="coarse")
+
+    graph = compile_program(program)
+    codecs = {"coarse": Coarse()}
+    counted = count(graph, Levels(), pool(), codecs=codecs, mixtures=30, seed=2)
+    shapes = [counts.shape for counts in counted.values()]
+    assert shapes == [(13, 13, 5), (5, 13, 13), (5, 5)]
+    generator = torch.Generator().manual_seed(2)
+    a, b, c = (pool()[torch.randint(10, (30,), generator=generator)] for _ in range(3))
+    partial, whole = Coarse().encode((a + b) / 2), Levels().encode((a + b + c) / 3)
+    _, second, third = counted.values()
+    assert second == Counts.from_tokens([partial, Levels().encode(c)], whole, (5, 13, 13))
+    assert third == Counts.from_tokens([partial], partial, (5, 5))
+    with pytest.raises(CodecError, match=r"'ab' .* codec 'coarse', but given are \['fine'\]"):
+        count(graph, Levels(), pool(), codecs={"fine": Coarse()}, mixtures=5)
+    with pytest.raises(CodecError, match=r"'ab' makes 2 tokens of a signal, the main codec 3"):
+        count(graph, Levels(), pool(), codecs={"coarse": Short()}, mixtures=5)
+
+
+def test_a_feature_site_needs_a_codec_with_features():
+    graph = compile_program(felt)
+    with pytest.raises(CodecError, match=r"no features\(signals\).*Add that method"):
+        count(graph, Levels(), pool(), mixtures=5)
+    other = compile_program(lambda: mix("m", source("a"), evidence=Feature(), codec="x"))
+    (moments,) = count(other, Levels(), pool(), codecs={"x": Sensed()}, mixtures=5).values()
+    assert moments.samples == 15
 
 
 def test_a_real_codec_counts_images_and_refuses_others():
@@ -267,3 +437,6 @@ def test_a_real_codec_counts_images_and_refuses_others():
     assert counts.coverage().child > 0.5
     with pytest.raises(SignalError, match="expected images"):
         count(graph, codec, blobs(20, size=16), mixtures=5)
+    seen = compile_program(chain(2, evidence=Feature()))
+    (moments,) = count(seen, codec, blobs(20), mixtures=50).values()
+    assert (moments.width, moments.samples) == (16, 50 * 9)

@@ -97,6 +97,18 @@ def test_dense_and_sparse_round_trip(shape, number, seed):
     assert torch.equal(rebuilt, counts.dense())
 
 
+@settings(max_examples=30)
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(0, 60), st.integers(0, 2**20))
+def test_symmetrised_counts_are_seen_in_every_order(arity, parent, number, seed):
+    counts = _count((*[parent] * arity, 3), number, seed)
+    dense = counts.dense()
+    expected = sum(dense.permute(*order, arity) for order in permutations(range(arity)))
+    both = counts.symmetrised()
+    assert torch.equal(both.dense(), expected)
+    assert both == Counts.from_dense(expected)
+    assert both.total == counts.total * len(list(permutations(range(arity))))
+
+
 def test_equality_is_by_value():
     counts = Counts.from_dense(torch.tensor([[1, 0], [0, 2]]))
     assert counts == Counts.from_dense(torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
@@ -148,6 +160,7 @@ TWO = torch.tensor([0, 1])
         (lambda: Counts.from_dense(torch.tensor([[0.5, 1.0]])), "whole numbers"),
         (lambda: Counts.empty((2, 3)) + Counts.empty((3, 2)), r"\(2, 3\) and \(3, 2\)"),
         (lambda: Counts.merge([]), "one or more"),
+        (lambda: Counts.empty((2, 3, 2)).symmetrised(), r"\(2, 3\) are not exchangeable"),
     ],
 )
 def test_malformed_counts_are_refused(make, message):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,6 +27,10 @@ def count(
     infer: Annotated[
         list[str], typer.Option(help="Engines whose tables to count: exact, bp, extractor.")
     ] = ["bp"],  # noqa: B006
+    evidence: Annotated[
+        Literal["declared", "token", "feature"],
+        typer.Option(help="What is observed: a token, a continuous feature, or as declared."),
+    ] = "declared",
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path("models/mnist"),
     mixtures: Annotated[int, typer.Option(help="Mixtures to simulate.")] = 100_000,
     seed: Annotated[int, typer.Option(help="Seed of the mixing.")] = 0,
@@ -43,6 +47,7 @@ def count(
     with sentences():
         settle_threads()
         from ..declare import compile_program
+        from ..evidence import Feature, Token
         from ..train.digits import count_into
 
         if mixtures < 1:
@@ -52,13 +57,16 @@ def count(
             engine = engine_from_name(name)
             for n in sources:
                 graph = compile_program(program_from(program or shape_for(name), n))
-                tasks.append((graph, engine.factors(graph)))
+                if evidence != "declared":
+                    kind = Feature() if evidence == "feature" else Token()
+                    graph = graph.with_evidence(dict.fromkeys(graph.observed, kind))
+                tasks.append((graph, engine))
         with progress_bar(len(tasks)) as piece:
-            for graph, factors in tasks:
+            for graph, engine in tasks:
                 said = count_into(
                     bundle,
                     graph,
-                    factors,
+                    engine,
                     data_root,
                     mixtures=mixtures,
                     seed=seed,

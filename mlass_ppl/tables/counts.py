@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from math import prod
 
 import torch
@@ -17,15 +18,21 @@ class Coverage:
     """How much of a table was seen.
 
     rows: share of parent configurations seen at least once; child: share of the child's tokens
-    seen at least once; cells: share of all cells; total: number of tuples counted.
+    seen at least once; cells: share of all cells (both None where the child is a feature); total:
+    number of tuples counted.
     """
 
     rows: float
-    child: float
-    cells: float
+    child: float | None
+    cells: float | None
     total: int
 
     def __str__(self) -> str:
+        if self.child is None or self.cells is None:
+            return (
+                f"{self.total:,} features; {100 * (1 - self.rows):.1f} % of parent configurations "
+                "never seen"
+            )
         return (
             f"{self.total:,} tuples; {100 * (1 - self.rows):.1f} % of parent configurations and "
             f"{100 * (1 - self.child):.1f} % of child tokens never seen; "
@@ -82,18 +89,7 @@ class Counts:
             raise TableError(
                 f"parents and child differ in shape: {[list(column.shape) for column in columns]}."
             )
-        key = torch.zeros(child.numel(), dtype=torch.int64)
-        for column, size in zip(columns, shape, strict=True):
-            if column.is_floating_point():
-                raise TableError(f"tokens must be integers, got {column.dtype}.")
-            column = column.reshape(-1).to("cpu", torch.int64)
-            if column.numel() and not 0 <= int(column.min()) <= int(column.max()) < size:
-                raise TableError(
-                    f"tokens must lie in [0, {size}), got [{int(column.min())}, "
-                    f"{int(column.max())}]. Is this the codec that the table is counted for?"
-                )
-            key = key * size + column
-        keys, values = torch.unique(key, return_counts=True)
+        keys, values = torch.unique(flat_keys(columns, shape), return_counts=True)
         return cls(tuple(shape), keys, values)
 
     @classmethod
@@ -142,6 +138,18 @@ class Counts:
         out[self.keys] = self.values
         return out.reshape(self.shape)
 
+    def symmetrised(self) -> Counts:
+        """Counts of exchangeable parents: the sum over every order of the parents' axes, as if each
+        tuple had been seen in each order. Raises TableError when the parents' alphabets differ."""
+        *parents, size = self.shape
+        child, rows = self.keys % size, self.keys // size
+        return Counts.merge(
+            [
+                Counts(self.shape, order * size + child, self.values)  # merging sorts the keys
+                for order in orders(rows, parents)
+            ]
+        )
+
     def coverage(self) -> Coverage:
         rows = torch.unique(self.keys // self.alphabet).numel()
         child = torch.unique(self.keys % self.alphabet).numel()
@@ -151,6 +159,35 @@ class Counts:
             cells=len(self.keys) / prod(self.shape),
             total=self.total,
         )
+
+
+def flat_keys(columns: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
+    """Row-major indices into `shape` of token columns, int64 [N]. Raises TableError on tokens that
+    are no integers or outside their alphabet."""
+    key = torch.zeros(columns[0].numel(), dtype=torch.int64)
+    for column, size in zip(columns, shape, strict=True):
+        if column.is_floating_point():
+            raise TableError(f"tokens must be integers, got {column.dtype}.")
+        column = column.reshape(-1).to("cpu", torch.int64)
+        if column.numel() and not 0 <= int(column.min()) <= int(column.max()) < size:
+            raise TableError(
+                f"tokens must lie in [0, {size}), got [{int(column.min())}, "
+                f"{int(column.max())}]. Is this the codec that the table is counted for?"
+            )
+        key = key * size + column
+    return key
+
+
+def orders(rows: Tensor, parents: Sequence[int]) -> list[Tensor]:
+    """Flat indices of parent configurations, in every order of the parents' axes.
+
+    Raises TableError when the alphabets differ."""
+    if len(set(parents)) > 1:
+        raise TableError(
+            f"parents with alphabets {tuple(parents)} are not exchangeable: they must be the same."
+        )
+    columns = torch.unravel_index(rows, tuple(parents))
+    return [flat_keys(order, parents) for order in permutations(columns)]
 
 
 def _check_shape(shape: Sequence[int]) -> None:

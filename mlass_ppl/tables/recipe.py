@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..graph import Factor, MixingGraph
+from ..graph import Factor, MixingGraph, Source
 
 
 @dataclass(frozen=True)
 class Recipe:
     """leaves: the kind of each source in the mixture (the key of its prior), those of the parents
     first. parents: for each parent, the weight of each leaf. child: the weight of each leaf.
-    Weights are rounded to six digits.
+    Weights are rounded to six digits. codecs: key of the codec of each parent and of the child, ""
+    for the main one; empty where all are. feature: the child is a continuous feature, and what is
+    counted are moments.
+
+    Classes of class-conditional priors are no part of it: a table is counted over all of them.
     """
 
     leaves: tuple[str, ...]
     parents: tuple[tuple[float, ...], ...]
     child: tuple[float, ...]
+    codecs: tuple[str, ...] = ()
+    feature: bool = False
 
     @classmethod
     def of(cls, graph: MixingGraph, factor: Factor, kind: Callable[[str], str]) -> Recipe:
@@ -32,24 +39,47 @@ class Recipe:
         given = [graph.leaf_weights(parent) for parent in factor.parents]
         order = list(dict.fromkeys(leaf for part in given for leaf in part))
         order += sorted(set(child) - set(order), key=lambda leaf: (kind(leaf), child[leaf]))
+        codecs = tuple(codec_key(graph, name) or "" for name in (*factor.parents, factor.child))
         return cls(
             tuple(kind(leaf) for leaf in order),
             tuple(tuple(round(part.get(leaf, 0.0), 6) for leaf in order) for part in given),
             tuple(round(child.get(leaf, 0.0), 6) for leaf in order),
+            codecs if any(codecs) else (),
+            factor.feature,
         )
 
     @property
+    def exchangeable(self) -> bool:
+        """Whether the parents can change places: some renaming of the leaves, kind for kind, then
+        gives the same recipe."""
+        leaves = Counter(zip(self.leaves, self.child, *self.parents, strict=True))
+        for second in range(1, len(self.parents)):
+            parents = list(self.parents)
+            parents[second - 1 : second + 1] = parents[second], parents[second - 1]
+            if Counter(zip(self.leaves, self.child, *parents, strict=True)) != leaves:
+                return False
+        return len(set(self.codecs[:-1])) <= 1
+
+    @property
     def slug(self) -> str:
-        """Short name for files: kinds, number of parents, and a digest."""
-        digest = hashlib.sha256(repr(self).encode()).hexdigest()[:8]
+        """Short name for files: number of parents, number of leaves, and a digest."""
+        text = f"Recipe(leaves={self.leaves!r}, parents={self.parents!r}, child={self.child!r})"
+        if self.codecs or self.feature:  # else as it was before there were any
+            text += f" {self.codecs!r} {self.feature!r}"
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         return f"{len(self.parents)}of{len(self.leaves)}-{digest}"
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        data: dict[str, Any] = {
             "leaves": list(self.leaves),
             "parents": [list(part) for part in self.parents],
             "child": list(self.child),
         }
+        if self.codecs:
+            data["codecs"] = list(self.codecs)
+        if self.feature:
+            data["feature"] = True
+        return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Recipe:
@@ -57,14 +87,28 @@ class Recipe:
             tuple(data["leaves"]),
             tuple(tuple(float(w) for w in part) for part in data["parents"]),
             tuple(float(w) for w in data["child"]),
+            tuple(str(key) for key in data.get("codecs", ())),
+            bool(data.get("feature", False)),
         )
 
     def __str__(self) -> str:
-        def signal(weights: tuple[float, ...]) -> str:
-            return " + ".join(
-                f"{weight:.3g} {kind}#{place + 1}"
-                for place, (weight, kind) in enumerate(zip(weights, self.leaves, strict=True))
-                if weight
-            )
+        codecs = self.codecs or ("",) * (len(self.parents) + 1)
+        *given, child = (
+            self._signal(weights, codec)
+            for weights, codec in zip((*self.parents, self.child), codecs, strict=True)
+        )
+        return f"p({f'x({child})' if self.feature else child} | {'; '.join(given)})"
 
-        return f"p({signal(self.child)} | {'; '.join(map(signal, self.parents))})"
+    def _signal(self, weights: tuple[float, ...], codec: str) -> str:
+        parts = " + ".join(
+            f"{weight:.3g} {kind}#{place + 1}"
+            for place, (weight, kind) in enumerate(zip(weights, self.leaves, strict=True))
+            if weight
+        )
+        return f"{codec}[{parts}]" if codec else parts
+
+
+def codec_key(graph: MixingGraph, name: str) -> str | None:
+    """Key of the codec of a site's tokens or features; None for the main one."""
+    site = graph.site(name)
+    return None if isinstance(site, Source) else site.codec

@@ -54,16 +54,28 @@ def write_card(bundle: Bundle) -> None:
             f"- {prior.get('validation_nats', '?')} nats a token on validation, "
             f"{prior.get('train_nats', '?')} on training images",
         ]
+        if classes := prior.get("labels"):
+            lines.append(
+                f"- {classes} classes, each with a begin token of its own: "
+                f"{prior.get('label_nats', '?')} nats a token on validation given the class"
+            )
+    for key, facts in card.get("codecs", {}).items():
+        lines += [
+            "",
+            f"## Codec `{key}`",
+            "",
+            f"For mixtures alone: K = {facts['alphabet']}, {facts['size']}x{facts['size']} grey.",
+        ]
     if tables := card.get("tables"):
         lines += ["", "## Tables", "", "| table | mixtures | coverage |", "|---|---|---|"]
         for entry in tables:
             recipe = str(Recipe.from_json(entry["recipe"])).replace("|", "\\|")
-            lines.append(f"| `{recipe}` | {entry.get('mixtures', '?'):,} | {entry['coverage']} |")
-        smoothing = card.get("smoothing")
-        lines += [
-            "",
-            "Smoothing: " + ("none (exact support)" if not smoothing else f"alpha {smoothing}"),
-        ]
+            mixtures = f"{entry['mixtures']:,}" if "mixtures" in entry else "?"
+            lines.append(f"| `{recipe}` | {mixtures} | {entry['coverage']} |")
+        smoothing = bundle.smoothing
+        lines += ["", f"Smoothing: {smoothing or 'none (exact support)'}"]
+    if "shrink" in card:
+        lines += ["", f"Features: diagonal Gaussians, {bundle.shrink}"]
     lines += [
         "",
         "## Licence",

@@ -15,12 +15,11 @@ from .._version import __version__
 from ..bundle import Bundle, load
 from ..codecs import Codec, ImageVQVAEConfig
 from ..data import mnist_images
-from ..declare import compile_program
-from ..graph import Factor, MixingGraph
+from ..declare import Program, compile_program
+from ..graph import MixingGraph
 from ..infer import BP, Engine, Exact, Extractor
 from ..shapes import chain, joint, star
-from ..tables import Additive, Recipe
-from ..tables.counting import count
+from ..tables import Smoothing
 from .card import write_card
 
 Progress = Callable[[int, int], None]
@@ -34,7 +33,7 @@ EXTRACTOR_MIXTURES = 100_000
 JOINT_MIXTURES = 200_000
 """Mixtures counted for p(m | z^1, z^2, z^3), whose cells grow with every mixture."""
 
-SMOOTHING: Additive | None = None
+SMOOTHING: Smoothing | None = None
 
 _DATA = "MNIST, the first 55,000 of the 60,000 training images (the last 5,000 are validation)"
 
@@ -127,14 +126,12 @@ def make_tables(
     ]
     total, done = sum(number for _, _, number in plans), 0
     for program, engine, number in plans:
-        graph = compile_program(program)
 
         def report(part: int, _: int, done: int = done) -> None:
             if progress is not None:
                 progress(done + part, total)
 
-        count_into(out, graph, engine.factors(graph), data_root, mixtures=number, seed=seed,
-                   progress=report)  # fmt: skip
+        count_into(out, program, engine, data_root, mixtures=number, seed=seed, progress=report)
         done += number
     bundle = replace(load(out), smoothing=SMOOTHING)
     return _update(bundle, out, {})
@@ -142,8 +139,8 @@ def make_tables(
 
 def count_into(
     out: Path,
-    graph: MixingGraph,
-    factors: tuple[Factor, ...],
+    program: Program | MixingGraph,
+    infer: Engine,
     data_root: Path | None = None,
     *,
     mixtures: int,
@@ -151,27 +148,22 @@ def count_into(
     force: bool = False,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Count what the bundle lacks of a graph's tables; returns a line on each table."""
-    bundle = load(out)
-    recipes = {bundle.recipe(graph, factor): factor for factor in factors}
-    wanted = {r: f for r, f in recipes.items() if force or r not in bundle.counts}
-    said = [f"already counted: {recipe}" for recipe in recipes if recipe not in wanted]
-    if wanted:
-        counted = count(
-            graph,
-            bundle.codec,
-            mnist_images("train", data_root),
-            factors=list(wanted.values()),
-            mixtures=mixtures,
-            seed=seed,
-            kind=lambda source: bundle.prior_key(graph, source),
-            progress=progress,
-        )
-        said += [f"{recipe}: {counts.coverage()}" for recipe, counts in counted.items()]
-        tables = list(bundle.card.get("tables", []))
-        tables += [_counted(recipe, mixtures, seed) for recipe in counted]
-        bundle = replace(bundle, counts={**bundle.counts, **counted})
-        _update(bundle, bundle.path or out, {"tables": tables})
+    """Count what the bundle in `out` lacks of the tables that an engine needs for a program;
+    returns a line on each table."""
+    bundle, graph = load(out), compile_program(program)
+    factors = infer.factors(graph)
+    recipes = list(dict.fromkeys(bundle.recipe(graph, factor) for factor in factors))
+    if force:
+        kept = {recipe: c for recipe, c in bundle.counts.items() if recipe not in recipes}
+        bundle = replace(bundle, counts=kept)
+    lacking = bundle.lacking(graph, factors)
+    said = [f"already counted: {recipe}" for recipe in recipes if recipe not in lacking]
+    if lacking:
+        images = mnist_images("train", data_root)
+        options: dict[str, Any] = {"mixtures": mixtures, "seed": seed, "progress": progress}
+        bundle = bundle.count(graph, images, infer=infer, **options)
+        said += [f"{recipe}: {bundle.counts[recipe].coverage()}" for recipe in lacking]
+        _update(bundle, bundle.path or out, {})
     return said
 
 
@@ -179,10 +171,6 @@ def count_into(
 def encode_all(codec: Codec, images: Tensor, batch_size: int = 1_000) -> Tensor:
     """Tokens int64 [N, T] of many images."""
     return torch.cat([codec.encode(batch) for batch in images.split(batch_size)])
-
-
-def _counted(recipe: Recipe, mixtures: int, seed: int) -> dict[str, Any]:
-    return {"file": f"table-{recipe.slug}.safetensors", "mixtures": mixtures, "seed": seed}
 
 
 def _facts(**values: Any) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class SeenCells:
 
 def pays(table: Table) -> bool:
     """Whether few enough cells are filled for `SeenCells` to beat the dense product (measured)."""
-    return table.floor is None and prod(table.shape) > 1 << 16 and table.density < 0.1
+    return table.background is None and prod(table.shape) > 1 << 16 and table.density < 0.1
 
 
 def _csr(
