@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,6 +26,7 @@ from mlass_ppl.draw import (
     write_report,
 )
 from mlass_ppl.errors import OptionError, SignalError
+from mlass_ppl.separation import Separation
 from mlass_ppl.shapes import chain, joint, star
 
 
@@ -158,22 +159,23 @@ def separation(truths):
     candidates = {name: torch.rand(3, 5, 1, 28, 28) for name in graph.sources}
     errors = torch.tensor([[0.5, 0.1, 0.4, 0.2, 0.3]] * 3)
     chosen = {name: images[:, 1] for name, images in candidates.items()}
-    return SimpleNamespace(
+    return Separation(
         graph=graph,
-        mixtures=truths.mean(1),
+        observed={"mixture": truths.mean(1)},
         signals=chosen,
         refined=None,
+        tokens={},
+        evidence=torch.zeros(3, 5, 49),
         errors=errors,
         chosen=torch.ones(3, dtype=torch.int64),
         candidates=candidates,
-        reconstruction=lambda: torch.stack(list(chosen.values())).mean(0),
     )
 
 
 def test_separation_grid(separation, truths):
     notes = [text.get_text() for text in draw_separation(separation).axes[0].texts]
     assert {"mixture", "source_1, source_2", "sum"} <= set(notes)
-    separation.refined = separation.signals
+    separation = replace(separation, refined=separation.signals)
     notes = [text.get_text() for text in draw_separation(separation, truths=truths).axes[0].texts]
     assert {"truth", "mixture", "refined"} <= set(notes)
 
@@ -189,9 +191,8 @@ def test_candidates_stand_nearest_first(separation, tmp_path):
     assert np.isclose(windows, first).all((2, 3)).any()
     with pytest.raises(OptionError, match="has 3"):
         draw_candidates(separation, 3)
-    separation.candidates = None
     with pytest.raises(OptionError, match="keep_candidates=True"):
-        draw_candidates(separation)
+        draw_candidates(replace(separation, candidates=None))
 
 
 def test_report_is_one_file_and_escapes(tmp_path, truths):

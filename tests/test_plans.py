@@ -120,22 +120,26 @@ def test_extractors_read_sources_alone():
 
 
 def test_exact_refuses_more_states_than_fit_and_names_bp():
-    """Smoothed tables leave no joint state out: 60^4 of them."""
+    """Smoothed tables leave no joint state out; but of the 60^4 no step needs more than 60^3."""
     graph = compile_program(chain(3))
     table = Table.from_counts(Counts.empty((60, 60, 60)), Additive(1.0))
+    tables = dict.fromkeys(graph.mixtures, table)
     with pytest.raises(
         PlanError,
-        match=r"Exact\(\) on 'chain\(3\)' needs 1\.3e\+07 joint states \(.* GB\); the limit is "
-        r"0\.1 GB \(Exact\(memory_limit=\.\.\.\)\)\. BP\(\) needs .* exact here: .* a tree",
+        match=r"Exact\(\) on 'chain\(3\)' needs 2\.2e\+05 joint states \(0\.00864 GB\); the limit "
+        r"is 0\.008 GB \(Exact\(memory_limit=\.\.\.\)\)\. They are those of source_1, source_2, "
+        r"mix_2\. "
+        r"BP\(\) needs 2\.2e\+05 numbers and is exact here: the graph is a tree",
     ):
-        Exact(memory_limit=1e8).plan(graph, dict.fromkeys(graph.mixtures, table))
-    BP().plan(graph, dict.fromkeys(graph.mixtures, table))
+        Exact(memory_limit=8e6).plan(graph, tables)
+    Exact(memory_limit=1e8).plan(graph, tables)
+    BP().plan(graph, tables)
 
 
 def test_exact_refuses_a_joint_that_is_too_large_and_names_the_chain():
     graph = compile_program(joint(3))
     table = Table.from_counts(Counts.empty((40, 40, 40, 40)), Additive(1.0))
-    with pytest.raises(PlanError, match=r"needs 2\.6e\+06 joint states .* Count a chain"):
+    with pytest.raises(PlanError, match=r"needs 6\.4e\+04 joint states .* Count a chain"):
         Exact(memory_limit=1e6).plan(graph, {"mixture": table})
 
 
@@ -148,7 +152,32 @@ def test_exact_visits_the_counted_cells_alone():
         (100, 100, 100, 100),
     )
     plan = Exact(memory_limit=1e4).plan(graph, {"mixture": Table.from_counts(counts)})
-    assert "2 joint states for the most frequent observation" in str(plan)
+    assert plan.cost.states == 1e6
+    assert plan.sparse_cost.states == 2
+
+
+def ring():
+    """Three pairs of three sources, all heard."""
+    a, b, c = source("a"), source("b"), source("c")
+    return mix("ab", a, b), mix("bc", b, c), mix("ca", c, a)
+
+
+def test_exact_names_loopy_bp_where_the_graph_has_a_cycle():
+    table = Table.from_counts(Counts.empty((30, 30, 30)), Additive(1.0))
+    graph = compile_program(ring)
+    tables = dict.fromkeys(graph.mixtures, table)
+    match = r"needs 2\.7e\+04 joint states .* They are those of .*\. LoopyBP\(\) needs no such list"
+    with pytest.raises(PlanError, match=match):
+        Exact(memory_limit=1e6).plan(graph, tables)
+    Exact(memory_limit=2e6).plan(graph, tables)
+
+
+def test_a_smoothed_table_whose_child_is_given_is_never_listed_as_a_whole():
+    """It has 27,000,000 cells, of which one observation needs 90,000."""
+    graph = compile_program(joint(2))
+    table = Table.from_counts(Counts.empty((300, 300, 300)), Additive(1.0))
+    plan = Exact(memory_limit=5e6).plan(graph, {"mixture": table})
+    assert plan.sparse_cost.states == 9e4
 
 
 # --- showing ----------------------------------------------------------------------------------
@@ -162,6 +191,24 @@ def test_plans_tell_what_they_are(engine, program):
     plan = engine.plan(graph, {factor.name: uniform(3, 3) for factor in graph.factors})
     assert repr(engine) in str(plan)
     assert graph.name in str(plan)
+
+
+def test_the_plan_of_exact_is_a_table():
+    """Order, what each step is over, how many states it visits and how many there could be."""
+    graph = compile_program(chain(3))
+    first = torch.zeros(4, 4, 4)
+    first[..., 0] = 1  # mix_2 is always 0
+    tables = {"mix_2": Table.from_array(first), "mixture": uniform(4, 4, 5)}
+    table = """\
+Exact(memory_limit=4000000000.0) on chain(3): variable elimination, exact
+  step  sums out  leaves           states  if all  operations  how
+     1  source_1  source_2, mix_2      16      64          16  p(mix_2 | source_1, source_2)
+     2  source_2  mix_2                 4      16           4  step 1
+     3  source_3  mix_2                16      16          16  p(mixture | mix_2, source_3)
+     4  mix_2     -                     1       4           2  step 2 x step 3
+        total                          37     100          38
+  states given the most frequent tokens, mixture=0; lists of 824 bytes, each up to 4 GB"""
+    assert str(Exact().plan(graph, tables)) == table
 
 
 def test_messages_are_beliefs_of_each_side():

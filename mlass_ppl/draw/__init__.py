@@ -3,6 +3,7 @@
 from .graph import draw_graph as draw_graph
 from .graph import graph_svg as graph_svg
 from .graph import layout as layout
+from .messages import draw_messages as draw_messages
 from .report import ReportPicture as ReportPicture
 from .report import ReportRow as ReportRow
 from .report import ReportSection as ReportSection

@@ -113,15 +113,24 @@ def _site(axes: Any, graph: MixingGraph, site: Source | Mix, place: Point) -> An
     lines = _wrapped(site.name, 14 if isinstance(site, Mix) else 11)
     room = (0.92 if isinstance(site, Mix) else 0.74) * 72
     size = min(9.5, room / (0.62 * max(map(len, lines))), 21.0 / len(lines))
-    facts = [f"K={site.alphabet}"] if site.alphabet is not None else []
-    if isinstance(site, Source) and site.prior is not None:
-        facts.append(site.prior[:12])
+    facts = _facts(graph, site)
     raised = place[1] + (0.08 if facts else 0.0)
     text = "\n".join(lines)
     _text(axes, place[0], raised, text, size, INK)
     if facts:
         _text(axes, place[0], place[1] - 0.17, ", ".join(facts), 6.5, INK)
     return patch
+
+
+def _facts(graph: MixingGraph, site: Source | Mix) -> list[str]:
+    """What is written below a site's name."""
+    facts = [f"K={site.alphabet}"] if site.alphabet is not None else []
+    if isinstance(site, Source):
+        prior = site.prior[:12] if site.prior else "label" * (site.label is not None)
+        label = "" if site.label is None else f" {site.label}"
+        return facts + [prior + label] * bool(prior)
+    kind = "soft" * (site.name in graph.soft) or "feature" * (site.name in graph.features)
+    return facts + [fact[:12] for fact in (kind, site.codec) if fact]
 
 
 def _wrapped(name: str, width: int) -> list[str]:

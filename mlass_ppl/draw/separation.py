@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._separating.signals import mixed
 from ..errors import OptionError, SignalError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class _Block:
 
 
 def draw_estimates(
-    mixtures: Tensor,
+    mixtures: Tensor | Mapping[str, Tensor],
     estimates: Mapping[str, Tensor],
     truths: Tensor | None = None,
     *,
@@ -43,20 +44,21 @@ def draw_estimates(
 ) -> Drawing:
     """Draw one row for each mixture: truth (when given), mixture, then every method's estimates.
 
-    mixtures float [M, 1, H, W] in [0, 1]; estimates {method: [M, n, 1, H, W]}; truths
-    [M, n, 1, H, W]. With truths the estimates stand in the order that fits them best, with the
-    mean PSNR in dB of that order below. `labels` name the rows; at most `limit` rows are drawn.
+    mixtures float [M, 1, H, W] in [0, 1], or several, {observed site: ...}; estimates {method:
+    [M, n, 1, H, W]}; truths [M, n, 1, H, W]. With truths the estimates stand in the order that fits
+    them best, with the mean PSNR in dB of that order below. `labels` name the rows; at most `limit`
+    rows are drawn.
     Raises SignalError when the shapes do not go together, OptionError on an unknown ending.
     """
-    rows = min(len(mixtures), limit)
-    blocks = [_Block("mixture", _grey(mixtures[:rows, None], "mixtures"))]
+    given = {"mixture": mixtures} if isinstance(mixtures, Tensor) else dict(mixtures)
+    count = len(next(iter(given.values())))
+    rows = min(count, limit)
+    blocks = [_Block(_title(given, "mixtures"), _grey(_stacked(given)[:rows], "mixtures"))]
     if truths is not None:
         blocks.insert(0, _Block("truth", _grey(truths[:rows], "truths")))
     for method, signals in estimates.items():
-        if len(signals) != len(mixtures):
-            raise SignalError(
-                f"there are {len(mixtures)} mixtures, but {len(signals)} rows of '{method}'."
-            )
+        if len(signals) != count:
+            raise SignalError(f"there are {count} mixtures, but {len(signals)} rows of '{method}'.")
         if truths is None:
             blocks.append(_Block(method, _grey(signals[:rows], method)))
             continue
@@ -77,20 +79,23 @@ def draw_separation(
     truths: Tensor | None = None,
     labels: Sequence[str] | None = None,
 ) -> Drawing:
-    """Draw a `Separation`: mixture, separated sources, the refined ones, and what they add up to.
+    """Draw a `Separation`: mixture, separated sources, the refined ones, and what they add up to,
+    for each observed signal where there are several.
 
     truths float [M, n, 1, H, W], when known, stand first; the rest is as in `draw_estimates`.
     """
     rows = len(separation.mixtures)
-    names = ", ".join(separation.signals)
-    columns = {names if len(names) < 24 else "separated": _stacked(separation.signals)}
+    columns = {_title(separation.signals, "separated"): _stacked(separation.signals)}
     if separation.refined is not None:
         columns["refined"] = _stacked(separation.refined)
     if truths is not None:
-        return draw_estimates(separation.mixtures, columns, truths, labels=labels, path=path)
-    blocks = [_Block("mixture", _grey(separation.mixtures[:, None], "mixtures"))]
+        return draw_estimates(_observed(separation), columns, truths, labels=labels, path=path)
+    given = _observed(separation)
+    blocks = [_Block(_title(given, "mixtures"), _grey(_stacked(given), "mixtures"))]
     blocks += [_Block(title, _grey(signals, title)) for title, signals in columns.items()]
-    blocks.append(_Block("sum", _grey(separation.reconstruction()[:, None], "reconstruction")))
+    sums = {site: separation.reconstruction(site) for site in separation.importance}
+    title = "sum" if len(sums) == 1 else "sums"
+    blocks.append(_Block(title, _grey(_stacked(sums), "reconstruction")))
     return _draw(blocks, labels or [str(row + 1) for row in range(rows)], path)
 
 
@@ -117,23 +122,35 @@ def draw_candidates(
             "(the first is 0)."
         )
     order = separation.errors[index].argsort(stable=True)[:limit].cpu()
-    graph = separation.graph
-    weights = graph.leaf_weights(graph.observed[0])
     shown = {name: kept[index].cpu()[order] for name, kept in separation.candidates.items()}
-    total = sum(weights.get(name, 0.0) * images for name, images in shown.items())
+    graph, given = separation.graph, _observed(separation)
+    sums = {site: mixed(shown, graph.leaf_weights(site)) for site in separation.importance}
+    said = ["sum"] if len(sums) == 1 else [f"sum, {site}" for site in sums]
     errors = [f"{1000 * separation.errors[index, k].item():.1f}" for k in order.tolist()]
-    ranks = _Block("mixture", _grey(separation.mixtures[index][None, None], "mixture"))
-    parts = _grey(torch.stack([*shown.values(), torch.as_tensor(total)]), "candidates")
-    blank = np.full((len(parts) - 1, *ranks.images.shape[1:]), np.nan)
-    left = _Block("mixture", np.concatenate([ranks.images, blank]))
+    parts = _grey(torch.stack([*shown.values(), *sums.values()]), "candidates")
+    mixtures = _grey(torch.stack([value[index].cpu() for value in given.values()])[:, None], "mix")
+    blank = np.full((len(shown), *mixtures.shape[1:]), np.nan)  # each stands beside its sum
+    left = _Block(_title(given, "mixtures"), np.concatenate([blank, mixtures]))
     notes = [[""] * len(errors)] * (len(parts) - 1) + [errors]
     return _draw(
         [left, _Block(f"candidates, nearest first ({len(errors)} of "
                       f"{separation.errors.shape[1]})", parts)],
-        [*shown, "sum"],
+        [*shown, *said],
         path,
         under=notes,
     )  # fmt: skip
+
+
+def _observed(separation: Separation) -> dict[str, Tensor]:
+    """The observed signals by what they are called in a picture."""
+    sites = list(separation.importance)
+    names = ["mixture"] if len(sites) == 1 else sites
+    return {name: separation.observed[site] for name, site in zip(names, sites, strict=True)}
+
+
+def _title(names: Mapping[str, Tensor], otherwise: str) -> str:
+    title = ", ".join(names)
+    return title if len(title) < 24 else otherwise
 
 
 def _stacked(signals: Mapping[str, Tensor]) -> Tensor:

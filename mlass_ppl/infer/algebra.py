@@ -33,6 +33,18 @@ class Linear:
         scale = torch.where(top > 0, top, torch.ones_like(top))
         return message / scale[:, None], top.log()
 
+    def peak(self, message: Tensor) -> tuple[Tensor, Tensor]:
+        """As `rescale`."""
+        return self.rescale(message)
+
+    def blend(self, new: Tensor, old: Tensor, damping: float) -> Tensor:
+        """(1 - damping) new + damping old, where `new` is not zero; zero elsewhere."""
+        return torch.where(new > 0, torch.lerp(new, old, damping), new)
+
+    def reduce(self, values: Tensor) -> Tensor:
+        """Over the last axis."""
+        return values.sum(-1)
+
     def log_total(self, message: Tensor) -> Tensor:
         return message.sum(-1).log()
 
@@ -59,8 +71,23 @@ class Logarithmic:
     def rescale(self, message: Tensor) -> tuple[Tensor, Tensor]:
         return message, torch.zeros_like(message[:, 0])
 
+    def peak(self, message: Tensor) -> tuple[Tensor, Tensor]:
+        """Message with largest entry 0, and what was taken off [R], -inf where all is -inf."""
+        top = message.amax(-1)
+        return message - _finite(top)[:, None], top
+
+    def blend(self, new: Tensor, old: Tensor, damping: float) -> Tensor:
+        """As in linear space, so that a message that was nearly zero can come back in one step."""
+        if not damping:
+            return new
+        both = torch.logaddexp(new + math.log1p(-damping), old + math.log(damping))
+        return torch.where(new > float("-inf"), both, new)
+
+    def reduce(self, values: Tensor) -> Tensor:
+        return values.amax(-1) if self.largest else log_sum(values)
+
     def log_total(self, message: Tensor) -> Tensor:
-        return message.amax(-1) if self.largest else log_sum(message)
+        return self.reduce(message)
 
     def weights(self, message: Tensor) -> Tensor:
         return (message - _finite(message.amax(-1, keepdim=True))).exp()

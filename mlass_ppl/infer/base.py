@@ -5,14 +5,21 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ..errors import EngineError, TableError, UnseenToken
+from ..errors import EngineError, OptionError
 from ..graph import Factor, MixingGraph
+from ..tables.gaussian import GaussianTable
 from ..tables.table import Table
 from .random import Random
+
+if TYPE_CHECKING:
+    from .position import Position
+
+AnyTable = Table | GaussianTable
 
 
 class Posterior(abc.ABC):
@@ -23,7 +30,18 @@ class Posterior(abc.ABC):
     """
 
     log_evidence: Tensor
-    """log p(observed tokens | pasts of the sources), nats, [M, C]."""
+    """log p(evidence | pasts of the sources), nats, [M, C]."""
+
+    converged: Tensor | None = None
+    """Of an iterative engine: whether each row's answer settled, bool [M, C]."""
+
+    def __init__(self, plan: Plan, position: Position) -> None:
+        self.plan, self.position, self.graph = plan, position, plan.graph
+
+    @property
+    def exact(self) -> bool:
+        """Whether these answers are those of the graph's joint distribution, up to rounding."""
+        return self.plan.engine.is_exact(self.graph)
 
     @abc.abstractmethod
     def sample(self, random: Random) -> dict[str, Tensor]:
@@ -41,14 +59,58 @@ class Posterior(abc.ABC):
     def mode(self) -> dict[str, Tensor]:
         """The most probable joint assignment of the latent sites: {site: int64 [M, C]}."""
 
+    def of(self, parents: Tensor) -> Posterior:
+        """The posterior of other candidates: its row (m, c) is row (m, parents[m, c]) of this one.
+
+        parents: int64 [M, C']. A search that lets candidates branch draws from it.
+        """
+        raise EngineError(f"{self.plan.engine!r} cannot branch candidates: use BP() or Exact().")
+
+    def topk(self, k: int) -> tuple[dict[str, Tensor], Tensor]:
+        """The k most probable joint assignments, best first: {latent site: int64 [M, C, k]}, and
+        log p(assignment | evidence), nats [M, C, k]; -1 and -inf where there are fewer."""
+        raise EngineError(f"{self.plan.engine!r} has no topk(k): use BP() or Exact().")
+
+    def pairwise(self, first: str, second: str) -> Tensor:
+        """p(first, second | evidence) of two latent sites, float [M, C, K_first, K_second]."""
+        raise EngineError(f"{self.plan.engine!r} has no pairwise marginals: use BP() or Exact().")
+
+    def entropy(self, *sites: str) -> Tensor:
+        """Entropy of one latent site, or the joint entropy of two, given the evidence, nats
+        [M, C]; 0 in impossible rows."""
+        if len(sites) not in (1, 2):
+            raise OptionError(f"entropy takes the names of one or two sites, got {list(sites)}.")
+        self._check_latent(*sites)
+        p = self.marginals()[sites[0]] if len(sites) == 1 else self.pairwise(*sites).flatten(2)
+        return torch.special.entr(p).sum(-1).clamp_min(0)  # rounding: p can be over 1
+
+    def explain(self, mixture: int = 0, candidate: int = 0) -> str:
+        """What this posterior says of one row, in words."""
+        from .explain import explain
+
+        return explain(self, mixture, candidate)
+
+    def _check_latent(self, *sites: str) -> None:
+        for name in sites:
+            if name not in self.graph.latent:
+                raise EngineError(
+                    f"'{name}' is no latent site of '{self.graph.name}': those are "
+                    f"{list(self.graph.latent)}."
+                )
+
 
 class Plan(abc.ABC):
     """An engine prepared for one graph and its tables."""
 
+    engine: Engine
     graph: MixingGraph
-    tables: Mapping[str, Table]
+    tables: Mapping[str, AnyTable]
+    """By factor name, likelihood powers applied."""
+    sizes: Mapping[str, int]
+    """Alphabet of each site that has a token."""
     seen: Mapping[str, Tensor]
-    """Which tokens of each observed site have any probability: {site: bool [K]}."""
+    """Which tokens of each observed site have any probability, {site: bool [K]}, for the sites
+    whose token is given."""
 
     @abc.abstractmethod
     def posterior(
@@ -56,10 +118,24 @@ class Plan(abc.ABC):
     ) -> Posterior:
         """Posterior of one token position.
 
-        log_priors: {source: log p(z | its past), nats, float [M, C, K]}; evidence:
-        {observed site: int64 [M]}. Raises EngineError on ill-shaped input and UnseenToken when an
-        observed token never occurs in its table.
+        log_priors: {source: log p(z | its past), nats, float [M, C, K]}. evidence: for each
+        observed site, by its declared kind: tokens int64 [M] (`Token`), log weights [M, K]
+        (`Soft`) or features [M, D] (`Feature`). Raises EngineError on ill-shaped input and
+        UnseenToken when an observed token never occurs in its table.
         """
+
+    def position(
+        self, log_priors: Mapping[str, Tensor], evidence: Mapping[str, Tensor]
+    ) -> Position:
+        """Checked input, in rows; for engines of one's own."""
+        from .position import check_position
+
+        sizes = dict(self.sizes)
+        for name in self.graph.sources:  # a source that no table conditions on
+            if name in log_priors:
+                sizes.setdefault(name, log_priors[name].shape[-1])
+        self.sizes = sizes
+        return check_position(self.graph, self.tables, self.sizes, self.seen, log_priors, evidence)
 
 
 @dataclass(frozen=True)
@@ -74,107 +150,13 @@ class Engine(abc.ABC):
         return graph.factors
 
     @abc.abstractmethod
-    def plan(self, graph: MixingGraph, tables: Mapping[str, Table]) -> Plan:
+    def plan(self, graph: MixingGraph, tables: Mapping[str, AnyTable]) -> Plan:
         """Prepare for a graph. tables: by the names of `factors(graph)`.
 
         Raises TableError on missing or ill-shaped tables, EngineError on a graph that the engine
         cannot treat, PlanError when it would take more memory than allowed.
         """
 
-
-def check_tables(
-    graph: MixingGraph, factors: tuple[Factor, ...], tables: Mapping[str, Table]
-) -> dict[str, int]:
-    """Check that every factor has a table and that all agree on alphabets: {site: K}."""
-    sizes = graph.alphabets()
-    for factor in factors:
-        table = tables.get(factor.name)
-        if table is None:
-            raise TableError(
-                f"'{graph.name}' needs a table for '{factor.name}', p({factor.child} | "
-                f"{', '.join(factor.parents)}); given are {sorted(tables)}."
-            )
-        if len(table.shape) != len(factor.scope):
-            raise TableError(
-                f"the table of '{factor.name}' has {len(table.shape)} axes {table.shape}; expected "
-                f"{len(factor.scope)}: {', '.join(factor.parents)}, and last {factor.child}."
-            )
-        for name, size in zip((*factor.parents, factor.child), table.shape, strict=True):
-            if sizes.setdefault(name, size) != size:
-                raise TableError(
-                    f"site '{name}' has {sizes[name]} tokens elsewhere, but the table of "
-                    f"'{factor.name}' was counted for {table.shape} "
-                    f"({', '.join(factor.parents)}, then {factor.child})."
-                )
-    return sizes
-
-
-def check_inputs(
-    graph: MixingGraph,
-    sizes: Mapping[str, int],
-    seen: Mapping[str, Tensor],
-    log_priors: Mapping[str, Tensor],
-    evidence: Mapping[str, Tensor],
-) -> tuple[int, int]:
-    """Check one position's input and return (M, C).
-
-    seen: {observed site: bool [K]}, the tokens that have any probability.
-    """
-    rows: tuple[int, int] | None = None
-    for name in graph.sources:
-        if name in graph.observed:
-            continue
-        if name not in log_priors:
-            raise EngineError(f"log_priors lacks '{name}'; given are {sorted(log_priors)}.")
-        prior = log_priors[name]
-        size = sizes.get(name, prior.shape[-1])
-        if prior.ndim != 3 or prior.shape[2] != size:
-            raise EngineError(
-                f"log_priors['{name}'] must be [M, C, {size}], got {list(prior.shape)}."
-            )
-        if rows is None:
-            rows = (prior.shape[0], prior.shape[1])
-        elif rows != (prior.shape[0], prior.shape[1]):
-            raise EngineError(
-                f"log_priors['{name}'] has {list(prior.shape[:2])} rows, others {list(rows)}."
-            )
-        if torch.isnan(prior).any() or (prior == float("inf")).any():
-            raise EngineError(
-                f"log_priors['{name}'] holds NaN or +inf; expected log probabilities."
-            )
-    if rows is None:
-        raise EngineError(f"'{graph.name}' has no latent source.")
-    for name in graph.observed:
-        if name not in evidence:
-            raise EngineError(f"evidence lacks '{name}'; given are {sorted(evidence)}.")
-        tokens = evidence[name]
-        if tokens.shape != (rows[0],) or tokens.is_floating_point():
-            raise EngineError(
-                f"evidence['{name}'] must be {rows[0]} integer tokens, one a mixture; got "
-                f"{tokens.dtype} {list(tokens.shape)}."
-            )
-        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < sizes[name]:
-            raise EngineError(
-                f"evidence['{name}'] must lie in [0, {sizes[name]}), got "
-                f"[{int(tokens.min())}, {int(tokens.max())}]."
-            )
-        if name in seen and not (ok := seen[name].to(tokens.device)[tokens]).all():
-            token = int(tokens[~ok][0])
-            raise UnseenToken(
-                f"token {token} of '{name}' never occurs in its table, under any parents (seen: "
-                f"{int(seen[name].sum())} of {sizes[name]} tokens). Smooth the table, count more "
-                "mixtures, or pass on_unseen='prior'."
-            )
-    return rows
-
-
-def observed_seen(
-    graph: MixingGraph, factors: tuple[Factor, ...], tables: Mapping[str, Table]
-) -> dict[str, Tensor]:
-    """Which tokens of each observed site its table gives any probability: {site: bool [K]}."""
-    out: dict[str, Tensor] = {}
-    for factor in factors:
-        if factor.child in graph.observed:
-            seen = tables[factor.name].seen()
-            out[factor.child] = out.get(factor.child, torch.ones_like(seen)) & seen
-    return out
+    def is_exact(self, graph: MixingGraph) -> bool:
+        """Whether its answers on this graph are exact up to rounding."""
+        return False

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from math import prod
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from ..errors import EngineError, OptionError
+from ..errors import OptionError
 from ..graph import MixingGraph
 from ..tables.table import Table
-from .algebra import Linear, Logarithmic
-from .base import Engine, Plan, Posterior, check_inputs, check_tables, observed_seen
+from .base import AnyTable, Engine
 from .cost import Cost, bp_cost
-from .kernels import DenseKernel, Kernel, SparseKernel
-from .passes import MessagePass
+from .joint import JointPosterior, Kind
+from .messages.passes import MessagePass
+from .messages.plan import MessagePlan
+from .messages.schedule import schedule
+from .position import Position
 from .random import Random, draw, uniforms
-from .schedule import schedule
-
-Question = Callable[[MessagePass, Tensor], dict[str, Tensor]]
+from .report import Row, report
 
 
 @dataclass(frozen=True)
@@ -43,155 +42,80 @@ class BP(Engine):
         if self.draw not in ("joint", "marginals"):
             raise OptionError(f"BP(draw=...) is 'joint' or 'marginals', got {self.draw!r}.")
 
-    def plan(self, graph: MixingGraph, tables: Mapping[str, Table]) -> BPPlan:
+    def plan(self, graph: MixingGraph, tables: Mapping[str, AnyTable]) -> BPPlan:
         return BPPlan(self, graph, tables)
 
+    def is_exact(self, graph: MixingGraph) -> bool:
+        return self.draw == "joint" and graph.is_tree
 
-class BPPlan(Plan):
+
+class BPPlan(MessagePlan):
     """Schedule and kernels of BP on one graph. `print(plan)` tells its cost."""
 
-    def __init__(self, engine: BP, graph: MixingGraph, tables: Mapping[str, Table]) -> None:
-        self.engine, self.graph = engine, graph
+    engine: BP
+
+    def __init__(self, engine: BP, graph: MixingGraph, tables: Mapping[str, AnyTable]) -> None:
         self.schedule = schedule(graph, graph.factors)  # a cycle is said before a missing table
-        self.sizes = check_tables(graph, graph.factors, tables)
-        self.tables = {factor.name: tables[factor.name] for factor in graph.factors}
-        self.seen = observed_seen(graph, graph.factors, self.tables)
-        self._kernels: dict[tuple[object, ...], dict[str, Kernel]] = {}
+        super().__init__(engine, graph, tables, engine.dense_limit)
 
     @property
     def cost(self) -> Cost:
         return bp_cost(self.graph, self.sizes)
 
     def __str__(self) -> str:
-        kinds = {
-            name: "dense" if self._is_small(table, 4) else "sparse"
-            for name, table in self.tables.items()
-        }
-        listed = ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
-        return f"{self.engine!r} on {self.graph.name}: {self.cost}; kernels {listed}"
-
-    def _is_small(self, table: Table, item: int) -> bool:
-        return table.size * item <= self.engine.dense_limit
-
-    def kernels(self, kind: str, dtype: torch.dtype, device: torch.device) -> dict[str, Kernel]:
-        """Kernels of every factor ("linear", "sum" or "max"), built when first asked for."""
-        key = (kind, dtype, device)
-        if key not in self._kernels:
-            self._kernels[key] = {
-                name: DenseKernel(table, dtype, device)
-                if kind == "linear"
-                else SparseKernel(table, dtype, device, largest=kind == "max")
-                for name, table in self.tables.items()
-            }
-        return self._kernels[key]
+        title = f"{self.engine!r} on {self.graph.name}: messages from the leaves up, exact"
+        rows = []
+        for number, step in enumerate(self.schedule.upward):
+            scope = (step.target, *step.others)
+            dense = prod(float(self.sizes.get(name, 1)) for name in scope)
+            table = self.tables[step.factor.name]
+            kind = self._kind_of(step.factor.name, bool(step.given))
+            if kind == "dense" or not isinstance(table, Table):
+                seen = dense
+            else:
+                seen = table.density * dense
+            how = f"p({step.factor.name} | {', '.join(step.factor.parents)}), {kind}"
+            rows.append(Row(str(number + 1), step.others, scope, seen, dense, seen, how))
+        note = f"roots {', '.join(self.schedule.roots)}: joint samples are drawn from there down"
+        return report(title, rows, [note])
 
     def posterior(
         self, log_priors: Mapping[str, Tensor], evidence: Mapping[str, Tensor]
     ) -> BPPosterior:
-        shape = check_inputs(self.graph, self.sizes, self.seen, log_priors, evidence)
-        return BPPosterior(self, shape, log_priors, evidence)
+        return BPPosterior(self, self.position(log_priors, evidence))
 
-    def run(
-        self,
-        kind: Literal["linear", "sum", "max"],
-        unary: dict[str, Tensor],
-        given: dict[str, Tensor],
-    ) -> MessagePass:
-        like = next(iter(unary.values()))
-        algebra = Linear() if kind == "linear" else Logarithmic(largest=kind == "max")
-        kernels = self.kernels(kind, like.dtype, like.device)
-        return MessagePass(self.schedule, kernels, algebra, unary, given)
+    def run(self, position: Position, kind: Kind) -> MessagePass:
+        algebra, kernels, scale = self.kernels(position, kind)
+        return MessagePass(self.schedule, kernels, algebra, position, self.sizes, scale)
 
 
-class BPPosterior(Posterior):
+class BPPosterior(JointPosterior):
     """Runs in linear space where every table is dense, and again in logarithms for the rows that
     came near underflow there."""
 
-    def __init__(
-        self,
-        plan: BPPlan,
-        shape: tuple[int, int],
-        log_priors: Mapping[str, Tensor],
-        evidence: Mapping[str, Tensor],
-    ) -> None:
-        self._plan, self._shape = plan, shape
-        sources = plan.graph.sources
-        self._unary = {name: log_priors[name].flatten(0, 1) for name in sources}
-        self._given = {
-            name: evidence[name].repeat_interleave(shape[1]) for name in plan.graph.observed
-        }
-        item = self._unary[sources[0]].element_size()
-        small = all(plan._is_small(table, item) for table in plan.tables.values())
-        self._pass = plan.run("linear" if small else "sum", self._unary, self._given)
-        log_evidence = self._pass.log_evidence.clone()
-        if (weak := self._pass.weak).any():
-            rows = weak.nonzero()[:, 0]
-            log_evidence[rows] = self._again(rows).log_evidence
-        self.log_evidence = log_evidence.reshape(shape)
-
-    def _again(self, rows: Tensor, kind: Literal["sum", "max"] = "sum") -> MessagePass:
-        unary = {name: log[rows] for name, log in self._unary.items()}
-        given = {name: tokens[rows] for name, tokens in self._given.items()}
-        return self._plan.run(kind, unary, given)
-
-    @cached_property
-    def _rows(self) -> Tensor:
-        return torch.arange(self.log_evidence.numel(), device=self.log_evidence.device)
-
-    def _ask(self, question: Question) -> dict[str, Tensor]:
-        """Answer of the first pass, mended where it is weak."""
-        out = question(self._pass, self._rows)
-        if (weak := self._pass.weak).any():
-            rows = weak.nonzero()[:, 0]
-            for name, value in question(self._again(rows), rows).items():
-                out[name][rows] = value
-        return out
-
-    def _shaped(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
-        possible = self.log_evidence.reshape(-1) > float("-inf")
-        return {
-            name: torch.where(possible, tokens[name], -1).reshape(self._shape)
-            for name in self._plan.graph.latent
-        }
+    _plan: BPPlan
+    _pass: MessagePass
 
     def sample(self, random: Random) -> dict[str, Tensor]:
-        latent = self._plan.graph.latent
-        uniform = uniforms(random, *self._shape, len(latent)).flatten(0, 1)
-        uniform = uniform.to(self.log_evidence.device)
-        if self._plan.engine.draw == "marginals":
-            marginals = self.marginals()
-            tokens = {
-                name: draw(marginals[name].flatten(0, 1), uniform[:, place])
-                for place, name in enumerate(latent)
-            }
-            return self._shaped(tokens)
-
-        def question(run: MessagePass, rows: Tensor) -> dict[str, Tensor]:
-            columns = iter(uniform[rows].unbind(1))
-            return run.descend(lambda weights: draw(weights, next(columns)))
-
-        return self._shaped(self._ask(question))
-
-    def marginals(self) -> dict[str, Tensor]:
-        out = self._ask(lambda run, _: run.marginals())
-        # A tree of a forest does not know that another one is impossible.
-        possible = (self.log_evidence > float("-inf"))[..., None]
-        return {
-            name: torch.where(possible, out[name].reshape(*self._shape, -1), 0.0)
-            for name in self._plan.graph.latent
+        if self._plan.engine.draw == "joint":
+            return super().sample(random)
+        latent, shape = self.graph.latent, self.position.shape
+        uniform = uniforms(random, *shape, len(latent)).flatten(0, 1).to(self.log_evidence.device)
+        marginals = self.marginals()
+        tokens = {
+            name: draw(marginals[name].flatten(0, 1), uniform[:, place])
+            for place, name in enumerate(latent)
         }
-
-    def mode(self) -> dict[str, Tensor]:
-        best = self._again(self._rows, "max")
-        return self._shaped(best.descend(lambda weights: weights.argmax(-1)))
+        return self._shaped(tokens, self._possible)
 
     def messages(self) -> dict[tuple[str, str], Tensor]:
         """Messages by (factor, site), each row scaled to sum 1: {...: [M, C, K]}."""
-        if self._pass.weak.any():
-            raise EngineError(
-                "messages near underflow are not shown: temper the priors or use float64."
-            )
         self._pass.marginals()
-        return {
-            key: self._pass.normalised(key).reshape(*self._shape, -1) for key in self._pass.sent()
-        }
+        out = {key: self._pass.normalised(key) for key in self._pass.sent()}
+        if len(rows := self._weak()):
+            again = self._again(rows)
+            assert isinstance(again, MessagePass)
+            again.marginals()
+            for key in again.sent():
+                out[key][rows] = again.normalised(key)
+        return {key: value.unflatten(0, self.position.shape) for key, value in out.items()}

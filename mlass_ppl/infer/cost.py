@@ -28,18 +28,25 @@ def _short(value: float) -> str:
 
 
 def exact_cost(graph: MixingGraph, sizes: Mapping[str, int]) -> Cost:
-    """Enumerating every joint state of the latent sites."""
-    states = float(prod(sizes.get(name, 1) for name in graph.latent))
-    return Cost(states * max(1, len(graph.factors) + len(graph.sources)), states)
+    """Variable elimination, each step over all joint states of its clique."""
+    from .elimination.order import buckets
+
+    steps = buckets(graph, sizes)
+    operations = sum(bucket.operations(sizes) for bucket in steps)
+    return Cost(operations, max(bucket.states(sizes) for bucket in steps))
 
 
 def bp_cost(graph: MixingGraph, sizes: Mapping[str, int]) -> Cost:
     """One upward pass: each factor is reduced over its latent sites."""
-    cells = [
-        float(prod(sizes[name] for name in factor.scope if name not in graph.observed))
-        for factor in graph.factors
-    ]
+    cells = _cells(graph, sizes)
     return Cost(sum(cells), max(cells))
+
+
+def loopy_cost(graph: MixingGraph, sizes: Mapping[str, int]) -> Cost:
+    """One step: each factor is reduced once for each of its latent sites."""
+    latent = [len(set(factor.tokens) & set(graph.latent)) for factor in graph.factors]
+    cells = _cells(graph, sizes)
+    return Cost(sum(n * size for n, size in zip(latent, cells, strict=True)), max(cells))
 
 
 def extractor_cost(graph: MixingGraph, sizes: Mapping[str, int]) -> Cost:
@@ -49,14 +56,22 @@ def extractor_cost(graph: MixingGraph, sizes: Mapping[str, int]) -> Cost:
 
 def cost_lines(graph: MixingGraph, sizes: Mapping[str, int]) -> list[str]:
     """A line for each engine, or one that says what is missing."""
-    if any(site.name not in sizes for site in graph.sites):
+    if any(name not in sizes for name in (*graph.latent, *graph.known)):
         return ["  cost: alphabets unknown; pass describe(alphabet=256)"]
-    tree = f"  BP         {bp_cost(graph, sizes)} (exact: the graph is a tree)"
+    lines = [f"  Exact      {exact_cost(graph, sizes)}"]
     cycle = graph.cycle()
-    if cycle is not None:
-        tree = f"  BP         refuses: cycle {' - '.join([*cycle, cycle[0]])}"
+    if cycle is None:
+        lines.append(f"  BP         {bp_cost(graph, sizes)} (exact: the graph is a tree)")
+    else:
+        lines.append(f"  BP         refuses: cycle {' - '.join([*cycle, cycle[0]])}")
+        lines.append(f"  LoopyBP    {loopy_cost(graph, sizes)}, for each step (approximate)")
+    lines.append(f"  Extractor  {extractor_cost(graph, sizes)} (each source on its own)")
+    return lines
+
+
+def _cells(graph: MixingGraph, sizes: Mapping[str, int]) -> list[float]:
+    """Joint states of each factor's latent sites."""
     return [
-        f"  Exact      {exact_cost(graph, sizes)}",
-        tree,
-        f"  Extractor  {extractor_cost(graph, sizes)} (each source on its own)",
+        float(prod(sizes[name] for name in factor.tokens if name in graph.latent))
+        for factor in graph.factors
     ]

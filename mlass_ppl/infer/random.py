@@ -41,3 +41,26 @@ def draw(weights: Tensor, uniform: Tensor) -> Tensor:
     target = torch.minimum(uniform[:, None] * mass, torch.nextafter(mass, torch.zeros_like(mass)))
     index = torch.searchsorted(total, target, right=True)[:, 0]
     return torch.where(mass[:, 0] > 0, index, -1)
+
+
+class Draws:
+    """One uniform number for each row and site, float64 [R, S], used up draw by draw.
+
+    What a draw leaves of its number, its place within the cell that it fell into, is uniform again
+    and independent of the cell: later draws of the same site need no other numbers.
+    """
+
+    def __init__(self, sites: Sequence[str], uniform: Tensor) -> None:
+        self._sites, self._uniform = list(sites), uniform.clone()
+
+    def __call__(self, site: str, rows: Tensor, weights: Tensor) -> Tensor:
+        """A token of each of some rows [N] by weights [N, K], -1 where there are none."""
+        column = self._sites.index(site)
+        uniform = self._uniform[rows, column]
+        token = draw(weights, uniform)
+        cell = token.clamp_min(0)[:, None]
+        total = weights.double().cumsum(-1)
+        share, end = weights.double().gather(1, cell)[:, 0], total.gather(1, cell)[:, 0]
+        rest = (uniform * total[:, -1] - end + share) / torch.where(share > 0, share, 1.0)
+        self._uniform[rows, column] = rest.clamp(0, 1 - 2**-53)
+        return token

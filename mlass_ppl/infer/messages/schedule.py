@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import EngineError
-from ..graph import Factor, MixingGraph
+from ...errors import EngineError
+from ...graph import Factor, MixingGraph
 
 
 @dataclass(frozen=True)
 class Step:
     """One message of the upward pass: `factor` tells `target` what lies below it.
 
-    others: the factor's other latent sites. given: its observed sites.
+    others: the factor's other latent sites. given: its sites whose token is given.
     """
 
     factor: Factor
@@ -27,7 +27,7 @@ class Step:
 @dataclass(frozen=True)
 class Schedule:
     """roots: one latent site a tree. upward: steps from the leaves to the roots; reversed, they
-    lead from the roots down. constants: factors whose sites are all observed."""
+    lead from the roots down. constants: factors whose tokens are all given."""
 
     roots: tuple[str, ...]
     upward: tuple[Step, ...]
@@ -43,13 +43,13 @@ def schedule(graph: MixingGraph, factors: tuple[Factor, ...]) -> Schedule:
     if cycle := graph.cycle():
         path = " - ".join([*cycle, cycle[0]])
         raise EngineError(
-            f"BP() needs a tree; '{graph.name}' has the cycle {path}. Use Exact(), or drop one of "
-            "the mixtures on the cycle."
+            f"BP() needs a tree; '{graph.name}' has the cycle {path}. Use LoopyBP() or Exact(), or "
+            "drop one of the mixtures on the cycle."
         )
     latent = set(graph.latent)
     around: dict[str, list[Factor]] = {name: [] for name in graph.latent}
     for factor in factors:
-        for name in factor.scope:
+        for name in factor.tokens:
             if name in latent:
                 around[name].append(factor)
     upward: list[Step] = []
@@ -60,10 +60,10 @@ def schedule(graph: MixingGraph, factors: tuple[Factor, ...]) -> Schedule:
         for factor in around[name]:
             if factor is above:
                 continue
-            others = tuple(part for part in factor.scope if part in latent and part != name)
+            others = tuple(part for part in factor.tokens if part in latent and part != name)
             for other in others:
                 visit(other, factor)
-            given = tuple(part for part in factor.scope if part not in latent)
+            given = tuple(part for part in factor.tokens if part not in latent)
             upward.append(Step(factor, name, others, given))
 
     roots = []
@@ -71,5 +71,5 @@ def schedule(graph: MixingGraph, factors: tuple[Factor, ...]) -> Schedule:
         if name not in visited:
             roots.append(name)
             visit(name, None)
-    constants = tuple(factor for factor in factors if not latent & set(factor.scope))
+    constants = tuple(factor for factor in factors if not latent & set(factor.tokens))
     return Schedule(tuple(roots), tuple(upward), constants)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from .algebra import Algebra
-from .kernels import Kernel
+from ..algebra import Algebra
+from ..kernels import Kernel
+from ..position import Position
 from .schedule import Schedule, Step
 
 Pick = Callable[[Tensor], Tensor]
@@ -17,10 +18,10 @@ Pick = Callable[[Tensor], Tensor]
 class MessagePass:
     """Sum-product (or max-product) for R rows that share nothing.
 
-    unary: {latent site: log weights [R, K]}, priors for sources and nothing for partial mixtures.
-    given: {observed site: tokens [R]}. The upward pass runs at construction; `log_evidence` [R] is
-    its result (in the max semiring, the log probability of the best assignment). `weak` marks the
-    rows whose numbers came near underflow in linear space, so that an answer may have lost mass.
+    kernels: by factor name. scale: log of what the kernels divided out [R]. The upward pass runs at
+    construction; `log_evidence` [R] is its result (in the max semiring, the log probability of the
+    best assignment). `weak` marks the rows whose numbers came near underflow in linear space, so
+    that an answer may have lost mass.
     """
 
     weak: Tensor
@@ -30,20 +31,20 @@ class MessagePass:
         schedule: Schedule,
         kernels: Mapping[str, Kernel],
         algebra: Algebra,
-        unary: Mapping[str, Tensor],
-        given: Mapping[str, Tensor],
+        position: Position,
+        sizes: Mapping[str, int],
+        scale: Tensor,
     ) -> None:
         self._schedule, self._kernels, self._algebra = schedule, kernels, algebra
-        self._given = given
+        self._given, self._sizes = position.known, sizes
         self._unary: dict[str, Tensor] = {}
-        lifted: Tensor | float = 0.0
-        for name, log in unary.items():
+        lifted = scale
+        for name, log in position.unary.items():
             self._unary[name], top = algebra.lift(log)
             lifted = lifted + top
-        like = next(iter(unary.values()))
-        self._rows = len(like)
+        self._like = like = position.like
         self._safe = algebra.safe(like.dtype)
-        self.weak = torch.zeros(self._rows, dtype=torch.bool, device=like.device)
+        self.weak = torch.zeros(len(position), dtype=torch.bool, device=like.device)
         self._messages: dict[tuple[str, str], Tensor] = {}
         scale = torch.zeros_like(like[:, 0])
         for step in schedule.upward:
@@ -56,10 +57,10 @@ class MessagePass:
             scale = scale + algebra.log_total(self.belief(root))
             self._note(scale)
         for factor in schedule.constants:
-            tokens = {axis: given[name] for axis, name in enumerate(factor.scope) if axis}
-            row = kernels[factor.name].message(0, {}, tokens)
-            value = row.gather(1, given[factor.child][:, None])
-            scale = scale + algebra.log_total(value)
+            first, *rest = factor.tokens
+            tokens = {factor.scope.index(name): self._given[name] for name in rest}
+            row = kernels[factor.name].message(factor.scope.index(first), {}, tokens)
+            scale = scale + algebra.log_total(row.gather(1, self._given[first][:, None]))
         self.log_evidence = scale + lifted
 
     def _note(self, log_mass: Tensor) -> None:
@@ -75,15 +76,7 @@ class MessagePass:
         ]
         if parts:
             return self._algebra.times(parts)
-        size = self._size(name)
-        like = next(iter(self._unary.values()))
-        return self._algebra.lift(like.new_zeros(self._rows, size))[0]
-
-    def _size(self, name: str) -> int:
-        for step in self._schedule.upward:
-            if name in step.factor.scope:
-                return self._kernels[step.factor.name].shape[step.axis(name)]
-        raise KeyError(name)
+        return self._algebra.lift(self._like.new_zeros(len(self._like), self._sizes[name]))[0]
 
     def _send(
         self, step: Step, to: str, others: tuple[str, ...], known: Mapping[str, Tensor]

@@ -1,0 +1,1 @@
+"""Sparse variable elimination, one clique after another: the inside of `Exact`."""

@@ -1,0 +1,1 @@
+"""Messages between factors and sites: the inside of `BP` and `LoopyBP`."""
