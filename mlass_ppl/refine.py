@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ._separating.signals import Weights, importance
 from .codecs.base import Codec
 from .errors import OptionError
 
@@ -44,32 +45,74 @@ class Refine:
 def refine(
     codec: Codec,
     tokens: Mapping[str, Tensor],
-    weights: Mapping[str, float],
-    mixtures: Tensor,
+    weights: Mapping[str, float] | Weights,
+    mixtures: Tensor | Mapping[str, Tensor],
     config: Refine,
     progress: Progress | None = None,
 ) -> dict[str, Tensor]:
-    """Signals {source: [M, *signal_shape]} whose weighted sum comes nearer to the mixtures.
+    """Signals {source: [M, *signal_shape]} whose weighted sums come nearer to what was observed.
 
-    tokens: {source: int64 [M, T]}, the starting point. weights: of each source in the mixture.
-    mixtures: [M, *signal_shape]. Each mixture is optimised on its own: its result does not depend
-    on the others in the batch. progress: called with (done, total) in mixtures.
+    tokens: {source: int64 [M, T]}, the starting point. mixtures: the observed signal, [M,
+    *signal_shape], or each observed site's, {site: ...}; all are fitted together. weights: of each
+    source in the mixture, {source: float}, or {site: {source: float}}. Each mixture is optimised on
+    its own: its result does not depend on the others in the batch. progress: called with
+    (done, total) in mixtures. Raises OptionError when weights and mixtures name different sites,
+    and for a source without any weight.
     """
-    names = list(tokens)
-    shares = torch.tensor([weights[name] for name in names], device=mixtures.device)
+    observed, mixing = _by_site(tokens, mixtures, weights)
+    names, sites = list(tokens), importance(mixing, observed)
+    device = next(iter(observed.values())).device
+    shares = torch.tensor(
+        [[mixing[site].get(name, 0.0) for name in names] for site in sites], device=device
+    )
+    counts = torch.tensor(list(sites.values()), device=device)
+    total = len(next(iter(observed.values())))
     parts: list[Tensor] = []
-    for begin in range(0, len(mixtures), config.batch_size):
+    for begin in range(0, total, config.batch_size):
         rows = slice(begin, begin + config.batch_size)
-        target = mixtures[rows]
+        targets = [observed[site][rows] for site in sites]
         first = torch.stack([codec.embed(tokens[name][rows]) for name in names])
-        parts.append(_descend(codec, first, shares, target, config))
+        parts.append(_descend(codec, first, shares, counts, targets, config))
         if progress is not None:
-            progress(min(begin + config.batch_size, len(mixtures)), len(mixtures))
+            progress(min(begin + config.batch_size, total), total)
     signals = torch.cat(parts, 1)
     return dict(zip(names, signals, strict=True))
 
 
-def _descend(codec: Codec, first: Tensor, shares: Tensor, target: Tensor, config: Refine) -> Tensor:
+def _by_site(
+    tokens: Mapping[str, Tensor],
+    mixtures: Tensor | Mapping[str, Tensor],
+    weights: Mapping[str, float] | Weights,
+) -> tuple[dict[str, Tensor], dict[str, dict[str, float]]]:
+    if isinstance(mixtures, Tensor):
+        flat = {name: own for name, own in weights.items() if not isinstance(own, Mapping)}
+        observed, mixing = {"mixture": mixtures}, {"mixture": flat} if flat else {}
+    else:
+        observed = dict(mixtures)
+        mixing = {site: dict(own) for site, own in weights.items() if isinstance(own, Mapping)}
+    if mixing.keys() != observed.keys() or not observed:
+        raise OptionError(
+            "refine takes one signal with weights {source: float}, or a signal for each observed "
+            f"site with weights {{site: {{source: float}}}}; got signals of {list(observed)} and "
+            f"weights of {list(weights)}."
+        )
+    if silent := [name for name in tokens if not any(name in own for own in mixing.values())]:
+        raise OptionError(
+            f"sources {silent} have no weight in any signal; weights are of {list(weights)}."
+        )
+    return observed, mixing
+
+
+def _descend(
+    codec: Codec,
+    first: Tensor,
+    shares: Tensor,
+    counts: Tensor,
+    targets: Sequence[Tensor],
+    config: Refine,
+) -> Tensor:
+    """first: latents [n, M, ...]. shares: [O, n] of each source in each of O observed signals, of
+    which `targets` holds each one's [M, *signal_shape] and `counts` [O] how much it counts."""
     count, size = first.shape[:2]
 
     def decode(latents: Tensor) -> Tensor:
@@ -81,10 +124,12 @@ def _descend(codec: Codec, first: Tensor, shares: Tensor, target: Tensor, config
         schedule = torch.optim.lr_scheduler.StepLR(optimiser, max(1, config.steps // 5), 0.5)
         for _ in range(config.steps):
             signals = decode(latents)
-            error = (torch.einsum("s,s...->...", shares, signals) - target).square()
-            drift = (latents - first).square()
             # Means over each mixture, summed over the batch: Adam then treats each on its own.
-            loss = error.flatten(1).mean(1).sum()
+            loss = torch.zeros((), device=first.device)
+            for share, weight, target in zip(shares, counts, targets, strict=True):
+                error = (torch.einsum("s,s...->...", share, signals) - target).square()
+                loss = loss + weight * error.flatten(1).mean(1).sum()
+            drift = (latents - first).square()
             loss = loss + config.pull * drift.transpose(0, 1).flatten(1).mean(1).sum()
             (latents.grad,) = torch.autograd.grad(loss, latents)
             optimiser.step()

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from ._inputs import check_parts, read_signals
-from ._loop import TokenLoop, Unseen
+from ._separating.inputs import check_parts, read_observed
+from ._separating.loop import TokenLoop, Unseen
 from .bundle import Bundle
 from .declare import Program, compile_program
-from .errors import OptionError
+from .errors import ConvergenceWarning, OptionError
 from .graph import MixingGraph
-from .infer import BP, Engine
+from .infer import Auto, Engine
 from .refine import Refine
 from .refine import refine as refine_signals
 from .search import Sample, Search
@@ -43,15 +45,19 @@ def separate(
     """Take one or many mixtures apart into the sources of a program.
 
     mixture: image(s) in [0, 1] as tensor or array [S, S], [1, S, S] or [M, 1, S, S], or a path or
-    list of paths. infer: the engine (default BP()); search: how candidates grow (default
-    Sample(64)); refine: gradient refinement of the chosen candidate (default none).
-    seed, streams: mixture i draws from its own random stream (seed, streams[i]), streams 0..M-1 by
-    default, so its result does not depend on what else is in the batch. batch_size: mixtures at
-    once. on_unseen: an observed token that no table entry explains is an error, or ("prior") is
-    skipped at that position, with a notice. progress: called with (done, total) token steps.
+    list of paths; for a program that observes several signals, such as both channels of a stereo
+    recording, a mapping {observed site: such a signal}. The codec gives the evidence that each
+    observed site declares: tokens, log weights or features.
 
-    Raises SignalError, OptionError, GraphError, TableError, BundleError, PriorError, UnseenToken
-    and the engines' errors (PlanError, EngineError).
+    infer: the engine (default Auto()); search: how candidates grow (default Sample(64)); refine:
+    gradient refinement of the chosen candidate (default none). seed, streams: mixture i draws from
+    its own random stream (seed, streams[i]), streams 0..M-1 by default, so its result does not
+    depend on what else is in the batch. batch_size: mixtures at once. on_unseen: an observed token
+    that no table entry explains is an error, or ("prior") its position is skipped, with a notice.
+    progress: called with (done, total) token steps.
+
+    Raises SignalError, OptionError, GraphError, TableError, BundleError, CodecError, PriorError,
+    UnseenToken and the engines' errors (PlanError, EngineError).
     """
     if on_unseen not in ("error", "prior"):
         raise OptionError(f"on_unseen is 'error' or 'prior', got {on_unseen!r}.")
@@ -60,39 +66,43 @@ def separate(
     check_parts(bundle=bundle, infer=infer, search=search, refine=refine)
     began = time.perf_counter()
     graph = compile_program(program)
-    engine: Engine = infer if infer is not None else BP()
+    engine: Engine = infer if infer is not None else Auto()
     search = search if search is not None else Sample()
-    mixtures, notices = read_signals(mixture, bundle.codec.signal_shape)
-    numbers = list(range(len(mixtures))) if streams is None else list(streams)
-    if len(numbers) != len(mixtures):
-        raise OptionError(f"expected {len(mixtures)} streams, one a mixture, got {len(numbers)}.")
+    observed, notices = read_observed(mixture, graph, bundle.codec.signal_shape)
+    count = len(observed[graph.observed[0]])
+    numbers = list(range(count)) if streams is None else list(streams)
+    if len(numbers) != count:
+        raise OptionError(f"expected {count} streams, one a mixture, got {len(numbers)}.")
     loop = TokenLoop(graph, bundle, engine, search, on_unseen, keep_candidates)
-    chunks = range(0, len(mixtures), batch_size)
+    chunks = range(0, count, batch_size)
     total = len(chunks) * loop.length
     parts = []
-    for chunk, begin in enumerate(chunks):
-        rows = slice(begin, begin + batch_size)
-        random = [_stream(seed, number) for number in numbers[rows]]
-        report = None if progress is None else _offset(progress, chunk * loop.length, total)
-        parts.append(loop.run(mixtures[rows], random, report))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # one notice says it for all positions
+        for chunk, begin in enumerate(chunks):
+            rows = slice(begin, begin + batch_size)
+            random = [_stream(seed, number) for number in numbers[rows]]
+            report = None if progress is None else _offset(progress, chunk * loop.length, total)
+            parts.append(loop.run(_cut(observed, rows), random, report))
     merged = {key: _join([part[key] for part in parts]) for key in parts[0]}
     seconds = time.perf_counter() - began
     refined, refine_seconds = None, 0.0
     if refine is not None:
         began = time.perf_counter()
-        weights = graph.leaf_weights(graph.observed[0])
-        refined = refine_signals(bundle.codec, merged["tokens"], weights, mixtures, refine)
+        weights = {name: graph.leaf_weights(name) for name in observed}
+        refined = refine_signals(bundle.codec, merged["tokens"], weights, observed, refine)
         refine_seconds = time.perf_counter() - began
-    if loop.unseen:
-        notices += (f"{loop.unseen} observed tokens never occur in the tables and were skipped.",)
+    settings = {"infer": engine, "search": search, "bundle": bundle.name, "seed": seed}
+    if (choice := getattr(loop.plan, "choice", None)) is not None:
+        settings["picked"] = choice.engine
     return Separation(
         graph=graph,
-        mixtures=mixtures,
+        observed=observed,
         refined=refined,
         seconds=seconds,
         refine_seconds=refine_seconds,
-        settings={"infer": engine, "search": search, "bundle": bundle.name, "seed": seed},
-        notices=notices,
+        settings=settings,
+        notices=notices + loop.notices(),
         **merged,
     )
 
@@ -105,6 +115,12 @@ def _stream(seed: int, number: int) -> torch.Generator:
 
 def _offset(progress: Progress, done: int, total: int) -> Callable[[int], None]:
     return lambda step: progress(done + step, total)
+
+
+def _cut(observed: Mapping[str, Tensor], rows: slice) -> dict[str, Tensor]:
+    """Some mixtures; sites that share a signal still share it."""
+    parts = {id(signals): signals[rows] for signals in observed.values()}
+    return {name: parts[id(signals)] for name, signals in observed.items()}
 
 
 def _join(values: list[Any]) -> Any:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ._separating.signals import importance, mixed
 from .errors import OptionError, SignalError
 from .graph import MixingGraph
 
@@ -21,18 +23,19 @@ if TYPE_CHECKING:
 class Separation:
     """M mixtures taken apart.
 
-    mixtures: [M, *signal]. signals: {source: [M, *signal]}, the chosen candidate as decoded.
-    refined: the same after refinement, or None. tokens: {source: int64 [M, T]} of the chosen
-    candidate. evidence: log p(observed tokens | pasts) of each candidate and position, nats,
-    [M, C, T]; -inf where a candidate met an observation that its tables rule out. errors: mean
-    squared error between each candidate's mixture and the given one, [M, C]. chosen: the candidate
-    of the smallest error, [M]. candidates: {source: [M, C, *signal]} where they were kept.
-    seconds, refine_seconds: wall time of all M mixtures together. settings: engine, search,
-    bundle and seed, as text.
+    observed: what was given at each observed site, {site: [M, *signal]}. signals: {source:
+    [M, *signal]}, the chosen candidate as decoded. refined: the same after refinement, or None.
+    tokens: {source: int64 [M, T]} of the chosen candidate. evidence: log p(what is observed |
+    pasts) of each candidate and position, nats, [M, C, T]; -inf where a candidate met an
+    observation that its tables rule out. errors: mean squared error between each candidate's
+    mixtures and the given ones, [M, C]. chosen: the candidate of the smallest error, [M].
+    candidates: {source: [M, C, *signal]} where they were kept. seconds, refine_seconds: wall time
+    of all M mixtures together. settings: engine (and, of `Auto`, which one it picked), search,
+    bundle and seed. notices: what went otherwise than asked.
     """
 
     graph: MixingGraph
-    mixtures: Tensor
+    observed: Mapping[str, Tensor]
     signals: Mapping[str, Tensor]
     refined: Mapping[str, Tensor] | None
     tokens: Mapping[str, Tensor]
@@ -59,20 +62,39 @@ class Separation:
     def __len__(self) -> int:
         return len(self.mixtures)
 
-    def reconstruction(self) -> Tensor:
-        """The mixture that the separated sources make, [M, *signal]."""
-        weights = self.graph.leaf_weights(self.graph.observed[0])
-        return torch.stack([weight * self[name] for name, weight in weights.items()]).sum(0)
+    @property
+    def mixtures(self) -> Tensor:
+        """What was given at the first observed site, [M, *signal]."""
+        return self.observed[self.graph.observed[0]]
+
+    @cached_property
+    def importance(self) -> Mapping[str, float]:
+        """How much each observed signal counts in the errors, summing to 1; of sites that observe
+        one and the same signal only the first is here."""
+        weights = {name: self.graph.leaf_weights(name) for name in self.graph.observed}
+        return importance(weights, {name: self.observed[name] for name in weights})
+
+    def reconstruction(self, site: str | None = None) -> Tensor:
+        """The signal that the separated sources make at a site (default: the first observed one),
+        [M, *signal]. Raises GraphError when the program has no such site."""
+        weights = self.graph.leaf_weights(site if site is not None else self.graph.observed[0])
+        return mixed({name: self[name] for name in weights}, weights)
 
     def reconstruction_error(self) -> Tensor:
-        """Mean squared error between `reconstruction` and the given mixture, [M]."""
-        return (self.reconstruction() - self.mixtures).square().flatten(1).mean(1)
+        """Mean squared error between `reconstruction` and what was given, over all observed
+        signals, [M]."""
+        errors = [
+            share * (self.reconstruction(site) - self.observed[site]).square().flatten(1).mean(1)
+            for site, share in self.importance.items()
+        ]
+        return torch.stack(errors).sum(0)
 
     def __repr__(self) -> str:
         m, c, t = self.evidence.shape
         settings = ", ".join(f"{key}={value}" for key, value in self.settings.items())
+        sites = f" ({', '.join(self.importance)})" if len(self.importance) > 1 else ""
         lines = [
-            f"Separation of {m} mixture{'s' * (m != 1)} into {', '.join(self.signals)}",
+            f"Separation of {m} mixture{'s' * (m != 1)}{sites} into {', '.join(self.signals)}",
             f"  {settings}",
             f"  {c} candidates of {t} tokens in {self.seconds:.2f} s"
             + (f", refined in {self.refine_seconds:.2f} s" if self.refined is not None else ""),
@@ -86,11 +108,35 @@ class Separation:
 
         return draw_separation(self, path)
 
-    def save(self, directory: str | Path, force: bool = False) -> list[Path]:
-        """Write each source of each mixture as a PNG, and the tokens as safetensors.
+    def images(self) -> dict[str, Tensor]:
+        """Sources and observed signals by the names of their files, {"drums.png": [M, *signal]}.
 
-        Files are `{source}.png` for one mixture, else `{number}/{source}.png`. Raises OptionError
-        when a file is already there and `force` is false; nothing is written then.
+        Raises OptionError when a site's name cannot be a file's, or two files have one name.
+        """
+        several = len(self.importance) > 1
+        out = {f"{name}.png": self[name] for name in self.signals}
+        for site in self.importance:
+            file = f"{site}.png" if several else "mixture.png"
+            if file in out:
+                raise OptionError(
+                    f"source '{file[:-4]}' and the mixture would both be written to '{file}'. "
+                    "Rename the source in the program."
+                )
+            out[file] = self.observed[site]
+        if bad := [file for file in out if set(file) & set('/\\:*?"')]:
+            raise OptionError(
+                f"site '{bad[0][:-4]}' cannot be written to '{bad[0]}': file names cannot hold "
+                "such signs. Rename it in the program."
+            )
+        return out
+
+    def save(self, directory: str | Path, force: bool = False) -> list[Path]:
+        """Write sources and observed signals as PNG, and the tokens as safetensors.
+
+        Files are `{source}.png` and `mixture.png`, or `{site}.png` where several signals were
+        observed, in one folder for each mixture (`{number}/`) where there are several. Raises
+        OptionError when a name cannot be a file's, and when a file is already there and `force` is
+        false; nothing is written then.
         """
         from PIL import Image
         from safetensors.torch import save_file
@@ -104,9 +150,9 @@ class Separation:
             else [directory / f"{number:04d}" for number in range(len(self))]
         )
         plan: list[tuple[Path, Tensor]] = []
+        images = self.images()
         for row, folder in enumerate(folders):
-            plan += [(folder / f"{name}.png", self[name][row, 0]) for name in self.signals]
-            plan.append((folder / "mixture.png", self.mixtures[row, 0]))
+            plan += [(folder / file, signals[row, 0]) for file, signals in images.items()]
         tokens = directory / "tokens.safetensors"
         taken = [path for path in (*(path for path, _ in plan), tokens) if path.exists()]
         if taken and not force:

@@ -32,7 +32,7 @@ def save_weights(module: nn.Module, path: Path) -> str:
 
     state = {}
     for key, value in module.state_dict().items():
-        if key.endswith(_STATISTICS) or key == _TIED:
+        if key.endswith((*_STATISTICS, _TIED)):
             continue
         state[key] = value.half().contiguous() if value.is_floating_point() else value
         if not torch.isfinite(state[key]).all():
@@ -76,7 +76,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
         raise BundleError(
             f"{path} does not fit the sizes in its card ({reason}). Restore both from one source."
         ) from error
-    missing = [key for key in missing if not key.endswith(_STATISTICS) and key != _TIED]
+    missing = [key for key in missing if not key.endswith((*_STATISTICS, _TIED))]
     if missing or unexpected:
         raise BundleError(
             f"{path} does not fit the sizes in its card: missing {missing[:3]}, unexpected "

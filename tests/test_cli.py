@@ -210,7 +210,7 @@ def test_program_file(mlass, mixtures):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--infer", "magic"), "unknown engine 'magic': expected one of exact, bp"),
+        (("--infer", "magic"), "unknown engine 'magic': expected one of auto, exact, bp"),
         (("--sources", 1), "two or more sources"),
         (("--candidates", 0), "candidates"),
         (("--bundle", "nothing"), "no bundle 'nothing'"),

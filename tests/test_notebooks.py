@@ -18,6 +18,7 @@ from mlass_ppl import list_bundles
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 DICE = ROOT / "notebooks" / "01_dice_and_digits.ipynb"
+GRAPHS = ROOT / "notebooks" / "02_custom_graphs.ipynb"
 HAS_BUNDLE = any(folder.name == "mnist" for folder in list_bundles())
 
 Cell = dict[str, Any]
@@ -114,3 +115,55 @@ def test_exercise_of_the_dice_can_be_solved(capsys: pytest.CaptureFixture[str]) 
 def test_wrong_solutions_are_told_apart(right: str, wrong: str, said: str) -> None:
     with pytest.raises(AssertionError, match=said):
         run_all(DICE, {}, {"needs-bundle"}, SOLUTION.replace(right, wrong))
+
+
+def run_exercise(path: Path, solution: str) -> None:
+    """The imports, a solution that needs nothing else, and the cell that checks it."""
+    imports, *cells = cells_of(path)
+    namespace: dict[str, Any] = {}
+    run("".join(imports["source"]), namespace, path.name)
+    run(solution, namespace, "solution")
+    for cell in cells:
+        if "check" in tags(cell):
+            run("".join(cell["source"]), namespace, path.name)
+
+
+BAND = """
+def band():
+    red, blue, green = (mlass.source(name) for name in ("red", "blue", "green"))
+    left = mlass.mix("left", red, blue)
+    return left, mlass.mix("right", blue, green, weights=(1 / 3, 2 / 3))
+
+sums, twice = torch.zeros(6, 6, 11), torch.zeros(6, 6, 16)
+for a, b in itertools.product(range(6), repeat=2):
+    sums[a, b, a + b] = 1
+    twice[a, b, a + 2 * b] = 1
+
+fair, loaded = [1 / 6] * 6, [0.5] + [0.1] * 5
+answer = mlass.posterior(
+    band,
+    {"left": sums, "right": twice},
+    {"red": fair, "blue": fair, "green": loaded},
+    {"left": 9 - 2, "right": 8 - 3},
+)
+"""
+
+
+def test_exercise_of_the_graphs_can_be_solved(capsys: pytest.CaptureFixture[str]) -> None:
+    run_exercise(GRAPHS, BAND)
+    said = capsys.readouterr().out
+    assert "Right: blue shows 6 with probability 0.833. The graph is a tree" in said
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("9 - 2", "9 - 3", "p.left = 9, right = 8."),
+        ("[0.5] + [0.1] * 5", "[0.1] * 5 + [0.5]", "p.left = 9, right = 8."),
+        ('"blue"', '"azure"', "source called blue"),
+        ('"left"', '"ear"', "left and right must both be observed"),
+    ],
+)
+def test_wrong_solutions_of_the_graphs_are_told_apart(right: str, wrong: str, said: str) -> None:
+    with pytest.raises(AssertionError, match=said):
+        run_exercise(GRAPHS, BAND.replace(right, wrong))

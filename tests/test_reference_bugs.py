@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from engines import ENGINES, ON_TREES, each
 from tiny import count_tables, make_bundle, make_codec, make_gpt2, mixtures
 from torch import Tensor
 
@@ -35,10 +36,11 @@ from mlass_ppl import (
 )
 from mlass_ppl.infer import Engine
 from mlass_ppl.infer.random import draw, uniforms
+from mlass_ppl.search import Step
 from mlass_ppl.tables import Recipe
 from mlass_ppl.testing import Problem, brute_force, check_engine
 
-ENGINES = pytest.mark.parametrize("engine", [Exact(), BP(), BP(dense_limit=0)], ids=str)
+EACH = each(ON_TREES)
 MANY = pytest.mark.parametrize("n", [2, 3, 4, 5])
 
 
@@ -149,7 +151,7 @@ def test_smoothing_gives_unseen_pairs_more_than_seen_ones() -> None:
     never = counts.sum(-1) == 0
     share = published[..., 2] / published[..., 2].sum()
     assert float(share[never].sum()) > 0.99  # nearly all of the published posterior
-    for engine in (Exact(), BP(), BP(dense_limit=0)):
+    for engine in map(ENGINES.__getitem__, ON_TREES):
         found = posterior(joint(2), {"mixture": table}, flat, {"mixture": 2}, infer=engine)
         both = {name: m[0, 0] for name, m in found.marginals().items()}
         assert both["source_1"].tolist() == pytest.approx([0.5, 0.5, 0, 0, 0, 0])
@@ -173,7 +175,7 @@ def test_dense_and_sparse_smooth_differently(alpha: float) -> None:
     priors = {"source_1": normal(torch.rand(4)), "source_2": normal(torch.rand(5))}
     answers = [
         posterior(joint(2), {"mixture": table}, priors, {"mixture": 3}, infer=engine)
-        for engine in (Exact(), BP(), BP(dense_limit=0))
+        for engine in map(ENGINES.__getitem__, ON_TREES)
     ]
     for other in answers[1:]:
         torch.testing.assert_close(other.log_evidence, answers[0].log_evidence)
@@ -213,7 +215,7 @@ def test_extractors_normalise_over_the_source() -> None:
 # --- messages -------------------------------------------------------------------------------------
 
 
-@ENGINES
+@EACH
 @MANY
 def test_every_factor_is_conditioned_on_the_final_token(n: int, engine: Engine) -> None:
     """The published messages read `p_mmzs[i, token]` for every i: partial mixtures, which are
@@ -232,7 +234,7 @@ def test_every_factor_is_conditioned_on_the_final_token(n: int, engine: Engine) 
     assert (error > 0.01) == (n > 2)
 
 
-@ENGINES
+@EACH
 @MANY
 def test_source_1_gets_its_prior_only_at_three_sources(n: int, engine: Engine) -> None:
     """A mixture that tells nothing leaves every source its own prior, the first and last too."""
@@ -247,7 +249,7 @@ def test_source_1_gets_its_prior_only_at_three_sources(n: int, engine: Engine) -
         torch.testing.assert_close(found[name], priors[name].exp())
 
 
-@ENGINES
+@EACH
 @MANY
 def test_axes_are_swapped(n: int, engine: Engine) -> None:
     """The published forward message adds the prior of z1 on the axis of z2. Tables that copy one
@@ -268,7 +270,7 @@ def test_axes_are_swapped(n: int, engine: Engine) -> None:
             torch.testing.assert_close(found[name][0, 0], wanted)
 
 
-@ENGINES
+@EACH
 def test_the_prior_is_mixed_over_the_candidates(engine: Engine) -> None:
     """`logsumexp(p_zs[i], dim=0)` runs over the candidates, so each is conditioned on the average
     of everybody's past."""
@@ -289,7 +291,7 @@ def test_the_prior_is_mixed_over_the_candidates(engine: Engine) -> None:
 # --- drawing --------------------------------------------------------------------------------------
 
 
-@ENGINES
+@EACH
 def test_samples_are_products_of_marginals(engine: Engine) -> None:
     """Two sources of one prior whose mixture says that they differ: their marginals are the same,
     so drawn one by one they take the same token in half of all cases, which is impossible."""
@@ -383,12 +385,13 @@ class Resample:
     def temper(self, log_priors: Tensor) -> Tensor:
         return log_priors
 
-    def step(self, found, random):
+    def step(self, found, random, weights):
         tokens = found.sample(random)
-        weights = found.log_evidence.softmax(-1)[:, None].expand(-1, self.candidates, -1)
+        share = found.log_evidence.softmax(-1)[:, None].expand(-1, self.candidates, -1)
         uniform = uniforms(random, *found.log_evidence.shape, 1).flatten()
-        parents = draw(weights.flatten(0, 1), uniform).reshape(found.log_evidence.shape)
-        return {name: drawn.gather(1, parents) for name, drawn in tokens.items()}, parents
+        parents = draw(share.flatten(0, 1), uniform).reshape(found.log_evidence.shape)
+        tokens = {name: drawn.gather(1, parents) for name, drawn in tokens.items()}
+        return Step(tokens, parents, weights)
 
 
 def test_beam_scores_are_those_of_other_beams() -> None:

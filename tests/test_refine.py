@@ -145,3 +145,69 @@ def test_progress_counts_mixtures(codec):
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(OptionError, match=message):
         Refine(**options)
+
+
+# --- several observed signals --------------------------------------------------------------------
+
+
+STEREO = {"left": {"a": 0.8, "b": 0.2}, "right": {"b": 0.7, "a": 0.3}}
+
+
+def test_one_signal_by_name_is_the_same_to_the_bit(codec):
+    tokens, mixture = start(codec)
+    flat = refine(codec, tokens, HALVES, mixture, CONFIG)
+    named = refine(codec, tokens, {"m": HALVES}, {"m": mixture}, CONFIG)
+    # sites that mix alike and observe one signal are one signal
+    twice = refine(codec, tokens, {"m": HALVES, "n": HALVES}, {"m": mixture, "n": mixture}, CONFIG)
+    for name in flat:
+        assert torch.equal(named[name], flat[name])
+        assert torch.equal(twice[name], flat[name])
+
+
+def test_all_signals_are_fitted_together(codec):
+    tokens, _ = start(codec)
+    truth = {"a": blobs(6, 1), "b": blobs(6, 2)}
+    given = {
+        site: weights["a"] * truth["a"] + weights["b"] * truth["b"]
+        for site, weights in STEREO.items()
+    }
+    config = Refine(steps=120)
+    both = refine(codec, tokens, STEREO, given, config)
+    left = refine(codec, tokens, STEREO["left"], given["left"], config)
+    for site, weights in STEREO.items():
+        start_error = error({k: codec.decode(v) for k, v in tokens.items()}, weights, given[site])
+        assert error(both, weights, given[site]).mean() < 0.3 * start_error.mean()
+    assert error(left, STEREO["right"], given["right"]).mean() > 3 * (
+        error(both, STEREO["right"], given["right"]).mean()
+    )
+    # two mixtures of two sources leave nothing open
+    distance = [(found["b"] - truth["b"]).square().mean() for found in (both, left)]
+    assert distance[0] < 0.5 * distance[1]
+
+
+def test_a_source_may_be_missing_in_a_signal(codec):
+    tokens, mixture = start(codec, 2)
+    weights = {"ab": HALVES, "b": {"b": 1.0}}
+    after = refine(codec, tokens, weights, {"ab": mixture, "b": blobs(2, 2)}, CONFIG)
+    before = codec.decode(tokens["b"])
+    assert (after["b"] - blobs(2, 2)).square().mean() < (before - blobs(2, 2)).square().mean()
+
+
+@pytest.mark.parametrize(
+    ("weights", "mixtures"),
+    [
+        (STEREO, torch.zeros(1, 1, 12, 12)),
+        (HALVES, {"m": torch.zeros(1, 1, 12, 12)}),
+        (STEREO, {"left": torch.zeros(1, 1, 12, 12)}),
+        ({}, {}),
+    ],
+)
+def test_signals_and_weights_of_other_sites_are_refused(codec, weights, mixtures):
+    with pytest.raises(OptionError, match=r"one signal with weights .*or a signal for each obs"):
+        refine(codec, start(codec, 1)[0], weights, mixtures, CONFIG)
+
+
+def test_a_source_without_weight_is_named(codec):
+    tokens, mixture = start(codec, 1)
+    with pytest.raises(OptionError, match=r"sources \['b'\] have no weight"):
+        refine(codec, tokens, {"a": 1.0}, mixture, CONFIG)

@@ -77,6 +77,8 @@ def test_a_k_beyond_the_alphabet_keeps_all():
 class Recorder:
     """A posterior that tells with what it was asked to draw."""
 
+    log_evidence = torch.tensor([[-1.0, -2.0]])
+
     def sample(self, random):
         self.random = random
         return {"a": torch.zeros(1, 2, dtype=torch.long)}
@@ -84,10 +86,11 @@ class Recorder:
 
 def test_each_candidate_draws_and_continues_itself():
     posterior, random = Recorder(), [torch.Generator()]
-    tokens, parents = Sample(2).step(posterior, random)
+    tokens, parents, weights = Sample(2).step(posterior, random, torch.ones(1, 2))
     assert posterior.random is random
     assert list(tokens) == ["a"]
     assert parents is None
+    assert weights.tolist() == [[0.0, -1.0]]  # the evidence so far
 
 
 @pytest.mark.parametrize(

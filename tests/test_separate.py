@@ -20,7 +20,7 @@ from tiny import (
 )
 
 import mlass_ppl
-from mlass_ppl import BP, Exact, Extractor, Refine, Sample, Separation, separate
+from mlass_ppl import BP, Auto, Exact, Extractor, Refine, Sample, Separation, separate
 from mlass_ppl.bundle import Bundle
 from mlass_ppl.declare import compile_program, mix, source
 from mlass_ppl.errors import (
@@ -68,7 +68,9 @@ def test_fields_and_shapes(bundle):
     assert found.seconds > 0
     assert found.refine_seconds == 0
     assert found.notices == ()
-    assert found.settings["infer"] == BP()
+    assert found.settings["infer"] == Auto()
+    assert found.settings["picked"] == BP()  # the graph is a tree
+    assert "picked=BP(" in repr(found)
     assert found.settings["seed"] == 3
     for word in ("5 mixtures", "source_1, source_2", "BP(", "6 candidates of 9 tokens"):
         assert word in repr(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -27,6 +26,7 @@ from mlass_ppl.errors import (
 from mlass_ppl.infer.base import Engine, Posterior
 from mlass_ppl.infer.random import Random, draw, uniforms
 from mlass_ppl.priors import NGram
+from mlass_ppl.search import Step
 from mlass_ppl.shapes import chain, joint, star
 from mlass_ppl.tables import Counts
 
@@ -101,12 +101,13 @@ class Resample:
     def temper(self, log_priors: Tensor) -> Tensor:
         return log_priors
 
-    def step(self, posterior: Posterior, random: Random) -> tuple[Mapping[str, Tensor], Tensor]:
+    def step(self, posterior: Posterior, random: Random, weights: Tensor) -> Step:
         m, c = posterior.log_evidence.shape
-        weights = posterior.log_evidence.exp()[:, None].expand(m, c, c).flatten(0, 1)
-        parents = draw(weights, uniforms(random, m, c, 1).flatten()).reshape(m, c)
+        share = posterior.log_evidence.exp()[:, None].expand(m, c, c).flatten(0, 1)
+        parents = draw(share, uniforms(random, m, c, 1).flatten()).reshape(m, c)
         drawn = posterior.sample(random)
-        return {name: tokens.gather(1, parents) for name, tokens in drawn.items()}, parents
+        tokens = {name: tokens.gather(1, parents) for name, tokens in drawn.items()}
+        return Step(tokens, parents, weights)
 
 
 @pytest.mark.parametrize("prior", ["bundle", "deep"])
@@ -122,11 +123,12 @@ def test_a_search_may_let_candidates_continue_others(prior, request):
 class Rotate(Resample):
     """Candidate c goes on from candidate c + 1."""
 
-    def step(self, posterior: Posterior, random: Random) -> tuple[Mapping[str, Tensor], Tensor]:
+    def step(self, posterior: Posterior, random: Random, weights: Tensor) -> Step:
         m, c = posterior.log_evidence.shape
         parents = torch.arange(c).roll(-1).expand(m, c)
         drawn = posterior.sample(random)
-        return {name: tokens.gather(1, parents) for name, tokens in drawn.items()}, parents
+        tokens = {name: tokens.gather(1, parents) for name, tokens in drawn.items()}
+        return Step(tokens, parents, weights)
 
 
 def test_candidates_that_go_on_from_their_priors_keep_to_their_past(bundle):

@@ -22,9 +22,9 @@ Program = Callable[[], Any]
 Report = Callable[[int, int], None]
 """Progress: called with what is done and the total."""
 
-ENGINES = ("exact", "bp", "bp-marginals", "extractor")
-SHAPES = ("joint", "chain", "star")
-_SHAPE_OF = {"exact": "joint", "bp": "chain", "bp-marginals": "chain", "extractor": "star"}
+ENGINES = ("auto", "exact", "bp", "bp-marginals", "loopy", "extractor")
+SHAPES = ("joint", "chain", "balanced", "star")
+_SHAPE_OF = {"exact": "joint", "extractor": "star"}
 _RUN_NAME = "mlass_program"
 
 
@@ -79,18 +79,15 @@ def engine_from_name(name: str) -> Any:
     """The engine that `--infer` names. Raises OptionError listing the choices."""
     if name not in ENGINES:
         raise OptionError(f"unknown engine '{name}': expected one of {', '.join(ENGINES)}.")
-    from ..infer import BP, Exact, Extractor
+    from ..infer import BP, Auto, Exact, Extractor, LoopyBP
 
-    if name == "exact":
-        return Exact()
-    if name == "extractor":
-        return Extractor()
-    return BP() if name == "bp" else BP(draw="marginals")
+    engines = (Auto(), Exact(), BP(), BP(draw="marginals"), LoopyBP(), Extractor())
+    return dict(zip(ENGINES, engines, strict=True))[name]
 
 
 def shape_for(engine: str) -> str:
     """The ready-made shape that an engine was made for."""
-    return _SHAPE_OF[engine]
+    return _SHAPE_OF.get(engine, "chain")
 
 
 def program_from(option: str, sources: int | None = None) -> Program:

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import MlassError, OptionError, SignalError, UnseenToken
-from ._common import (
-    ENGINES,
-    SHAPES,
-    console,
-    engine_from_name,
-    program_from,
-    progress_bar,
-    say,
-    sentences,
-    settle_threads,
-    shape_for,
-)
+from ..errors import MlassError, SignalError, UnseenToken
+from ._common import ENGINES, SHAPES, console, progress_bar, say, sentences, settle_threads
+from ._job import Images, Job, make_job
 
 if TYPE_CHECKING:
-    from ..data.images import GreyImage
     from ._tracks import Track
 
 _AT_ONCE = 16  # files separated together; each group is on disk before the next begins
 
 
 def separate(
-    paths: Annotated[list[Path], typer.Argument(help="Image files and folders of them.")],
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Image files and folders of them.")
+    ] = None,
+    mixture: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="SITE=FILE, once for each observed site of a program that observes several "
+            "signals; again for each further mixture."
+        ),
+    ] = None,
     bundle: Annotated[str, typer.Option(help="Name or folder of a bundle.")] = "mnist",
     sources: Annotated[
         int | None, typer.Option(help="Number of sources in each mixture (default: 2).")
@@ -56,101 +53,38 @@ def separate(
 ) -> None:
     """Separate image files of any size into their sources.
 
-    Every file gets a folder below --out with {source}.png, mixture.png, grid.png and facts.json.
+    Every mixture gets a folder below --out with {source}.png, mixture.png, grid.png and facts.json.
     Folders that an earlier run finished are kept. A file that cannot be read or separated is
     reported and does not stop the others; the exit code is then 1.
     """
     with sentences():
         settle_threads()
-        job = _job(bundle, sources, program, infer, candidates, refine, on_unseen, seed)
+        job = make_job(bundle, sources, program, infer, candidates, refine, on_unseen, seed)
         run = _Run(job, out, force)
-        run.go(paths)
+        run.go(paths or [], mixture or [])
     if run.failed:
         raise typer.Exit(1)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What is done with every file."""
-
-    graph: Any
-    bundle: Any
-    options: dict[str, Any]
-    facts: dict[str, Any]
-
-    def __call__(self, images: list[GreyImage], progress: Any) -> Any:
-        import torch
-
-        from ..separate import separate as run
-
-        mixtures = torch.stack([image.pixels for image in images])
-        # A stream of its own for each picture: its result does not depend on its company.
-        streams = [zlib.crc32(image.pixels.numpy().tobytes()) for image in images]
-        return run(
-            mixtures, self.graph, self.bundle, streams=streams, progress=progress, **self.options
-        )
-
-
-def _job(
-    bundle: str,
-    sources: int | None,
-    program: str | None,
-    infer: str,
-    candidates: int,
-    refine: bool,
-    on_unseen: str,
-    seed: int,
-) -> _Job:
-    engine = engine_from_name(infer)
-    if program is not None and program not in SHAPES and sources is not None:
-        raise OptionError(
-            "--sources and --program were both given; a program file says itself how many sources "
-            "it has. Leave --sources out."
-        )
-    if on_unseen not in ("error", "prior"):
-        raise OptionError(f"--on-unseen must be error or prior, not '{on_unseen}'.")
-    declared = program_from(program or shape_for(infer), 2 if sources is None else sources)
-
-    from ..bundle import load
-    from ..declare import compile_program
-    from ..refine import Refine
-    from ..search import Sample
-    from ._tracks import check_names
-
-    graph = compile_program(declared)
-    check_names(graph.sources)
-    search = Sample(candidates)
-    loaded = load(bundle)
-    options = {
-        "infer": engine,
-        "search": search,
-        "refine": Refine() if refine else None,
-        "seed": seed,
-        "on_unseen": on_unseen,
-    }
-    facts: dict[str, Any] = {"bundle": loaded.name, "program": graph.name, "engine": repr(engine)}
-    facts |= {"candidates": candidates, "refined": refine, "seed": seed, "on_unseen": on_unseen}
-    return _Job(graph, loaded, options, facts)
-
-
 @dataclass
 class _Run:
-    job: _Job
+    job: Job
     out: Path
     force: bool
     failed: list[str] = field(default_factory=list)
     written: list[tuple[Track, dict[str, Any]]] = field(default_factory=list)
 
-    def go(self, paths: list[Path]) -> None:
-        from ._tracks import tracks_for
+    def go(self, paths: list[Path], mixtures: list[str]) -> None:
+        from ._tracks import sets_of, tracks_for
 
+        sets = sets_of(mixtures, self.job.graph, len(paths))
         waiting = []
-        for track in tracks_for(self._files(paths), self.out):
+        for track in tracks_for(sets or self._files(paths), self.out):
             if track.done and not self.force:
                 say(f"kept {track.folder} (--force separates it again)")
             else:
                 waiting.append(track)
-        read = [(track, image) for track in waiting if (image := self._read(track)) is not None]
+        read = [(track, images) for track in waiting if (images := self._read(track))]
         groups = [read[i : i + _AT_ONCE] for i in range(0, len(read), _AT_ONCE)]
         if groups:
             with progress_bar(len(groups)) as piece:
@@ -174,38 +108,47 @@ class _Run:
                 self._fail(path, error)
         return list(files.values())
 
-    def _read(self, track: Track) -> GreyImage | None:
+    def _read(self, track: Track) -> Images | None:
+        """The images of a mixture by observed site, or None where one cannot be read."""
         from ..data.images import read_image
 
         size = self.job.bundle.codec.signal_shape[-2:]
-        try:
-            image = read_image(track.file, tuple(size))
-        except SignalError as error:
-            self._fail(track.file, error)
-            return None
-        for notice in image.notices:
-            say(f"{track.file}: {notice}", style="yellow")
-        return image
+        images = {}
+        for site, file in track.files.items():
+            try:
+                images[site] = read_image(file, tuple(size))
+            except SignalError as error:
+                self._fail(file, error)
+                return None
+            for notice in images[site].notices:
+                say(f"{file}: {notice}", style="yellow")
+        return images
 
-    def _separate(self, group: list[tuple[Track, GreyImage]], progress: Any) -> None:
+    def _separate(self, group: list[tuple[Track, Images]], progress: Any) -> None:
         try:
-            found = self.job([image for _, image in group], progress)
+            found = self.job([images for _, images in group], progress)
         except (UnseenToken, SignalError) as error:
             if len(group) == 1:
-                self._fail(group[0][0].file, error)
+                self._fail(group[0][0], error)
             else:  # one of them cannot be separated: find out which
                 for one in group:
                     self._separate([one], progress)
             return
         from ._tracks import write_track
 
-        for row, (track, image) in enumerate(group):
+        for row, (track, images) in enumerate(group):
             facts = {**self.job.facts, **_evidence(found, row)}
-            facts = write_track(track, found, row, facts, notices=image.notices)
+            several = len(images) > 1
+            notices = [
+                f"{site}: {notice}" if several else notice
+                for site, image in images.items()
+                for notice in image.notices
+            ]
+            facts = write_track(track, found, row, facts, notices=notices)
             self.written.append((track, facts))
 
-    def _fail(self, path: Path, error: MlassError) -> None:
-        self.failed.append(str(path))
+    def _fail(self, what: Path | Track, error: MlassError) -> None:
+        self.failed.append(str(what))
         say(f"{type(error).__name__}: {error}", style="red", stderr=True)
 
     def _summary(self) -> None:

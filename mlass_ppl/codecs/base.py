@@ -1,4 +1,4 @@
-"""What a codec is: signals to tokens and back."""
+"""What a codec is: signals to tokens and back, and what it may also say of a signal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ class Codec(Protocol):
     """Turns signals [B, *signal_shape] into tokens [B, T] in [0, alphabet) and back.
 
     `embed` and `decode_latents` split `decode` in two, so that refinement can follow the gradient
-    through the decoder: `decode(tokens) == decode_latents(embed(tokens))`.
+    through the decoder: `decode(tokens) == decode_latents(embed(tokens))`. Two more methods are
+    optional: `log_weights` for sites with `Soft` evidence (`SoftCodec`), `features` for sites with
+    `Feature` evidence (`FeatureCodec`).
     """
 
     @property
@@ -31,3 +33,27 @@ class Codec(Protocol):
     def decode_latents(self, latents: Tensor) -> Tensor: ...
 
     def decode(self, tokens: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class SoftCodec(Codec, Protocol):
+    """A codec that also says how well every token fits."""
+
+    def log_weights(self, signals: Tensor) -> Tensor:
+        """log p(signal at t | token), up to a constant of each position, in nats: float [B, T, K]
+        of signals [B, *signal_shape]. The largest one is the token that `encode` gives."""
+        ...
+
+
+@runtime_checkable
+class FeatureCodec(Codec, Protocol):
+    """A codec that also gives a continuous feature of each position.
+
+    The feature of a mixture should be the mixture of its sources' features, that is linear in the
+    signal: then the Gaussian tables of never-seen parents can be made from those of the parents
+    alone.
+    """
+
+    def features(self, signals: Tensor) -> Tensor:
+        """Features float [B, T, D] of signals [B, *signal_shape]."""
+        ...

@@ -115,7 +115,36 @@ class ImageVQVAE(nn.Module):
         Raises SignalError on another shape and on pixels that are NaN or out of range, CodecError
         in training mode, where batch statistics would make a token depend on the other images.
         """
-        if self.training:
+        self._check(signals, encoder=True)
+        # Small batches keep the activations in the cache: three times as fast as one large one.
+        return torch.cat([self._scores(batch).argmin(-1) for batch in signals.split(256)])
+
+    @torch.no_grad()
+    def log_weights(self, signals: Tensor) -> Tensor:
+        """Log weights of every token, float [B, T, K] in nats, of signals as `encode` takes them.
+
+        They are those of an isotropic Gaussian around each code: -d^2 / (2 v), where d is the
+        distance between the encoder's output and the code, each row normalised. v estimates the
+        quantisation error of one dimension from the codes alone, so that no weight depends on other
+        signals: a quantiser of step s errs by s^2 / 12, and s^2 is the mean squared distance of a
+        code to its nearest neighbour, over the dimensions. `Soft(temperature)` multiplies v.
+
+        Raises as `encode` does, and CodecError when all codes are the same.
+        """
+        self._check(signals, encoder=True)
+        unit = self._variance
+        return torch.cat(
+            [(self._scores(batch) / (-2 * unit)).log_softmax(-1) for batch in signals.split(256)]
+        )
+
+    def features(self, signals: Tensor) -> Tensor:
+        """The pixels of each token's 4x4 patch, row by row: float [B, T, 16] of signals
+        [B, 1, S, S] in [0, 1]. Linear in the signal. Raises SignalError as `encode` does."""
+        self._check(signals)
+        return torch.nn.functional.unfold(signals, 4, stride=4).transpose(1, 2)
+
+    def _check(self, signals: Tensor, *, encoder: bool = False) -> None:
+        if encoder and self.training:
             raise CodecError("this codec is in training mode: call codec.eval() before encoding.")
         expected = self.signal_shape
         if signals.ndim != 4 or tuple(signals.shape[1:]) != expected:
@@ -129,15 +158,27 @@ class ImageVQVAE(nn.Module):
                 f"pixels must lie in [0, 1], got [{float(signals.min()):.3g}, "
                 f"{float(signals.max()):.3g}]. Divide 8-bit images by 255."
             )
-        # Small batches keep the activations in the cache: three times as fast as one large one.
-        return torch.cat([self._nearest(batch) for batch in signals.split(256)])
 
-    def _nearest(self, signals: Tensor) -> Tensor:
+    def _scores(self, signals: Tensor) -> Tensor:
+        """Squared distances [B, T, K] of the encoder's outputs to the codes, less the square of
+        the output, which is the same for all codes."""
         book = self._codebook
         latents = self.encoder(signals.to(book.dtype)).flatten(2).transpose(1, 2)
-        # argmin |l - c|^2 without the term that does not depend on the code
-        scores = (book * book).sum(-1) - 2 * latents @ book.T
-        return scores.argmin(-1)
+        return (book * book).sum(-1) - 2 * latents @ book.T
+
+    @property
+    def _variance(self) -> float:
+        """Estimated mean squared quantisation error of each dimension of a latent."""
+        if self.alphabet == 1:
+            return 1.0  # the only token has all the weight, whatever its distance
+        distances = torch.cdist(self._codebook.double(), self._codebook.double()).square()
+        nearest = distances.fill_diagonal_(float("inf")).amin(1)
+        if not nearest.any():
+            raise CodecError(
+                f"all {self.alphabet} codes of this codec are the same, so that no signal tells "
+                "them apart. Train the codec."
+            )
+        return float(nearest.mean()) / self.config.latent / 12
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Latents [B, latent, h, w] of tokens [B, T]. Raises CodecError on tokens out of range."""

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..errors import EngineError
 from ..graph import Factor, MixingGraph
-from ..infer.base import Engine, Plan, Posterior
+from ..infer.base import AnyTable, Engine, Plan, Posterior
+from ..infer.position import Position
 from ..infer.random import Random, draw, uniforms
-from ..tables.table import Table
 
 
 @dataclass(frozen=True)
@@ -24,31 +24,40 @@ class PriorOnly(Engine):
     def factors(self, graph: MixingGraph) -> tuple[Factor, ...]:
         return ()
 
-    def plan(self, graph: MixingGraph, tables: Mapping[str, Table]) -> Plan:
+    def plan(self, graph: MixingGraph, tables: Mapping[str, AnyTable]) -> Plan:
         if partial := [name for name in graph.latent if name not in graph.sources]:
             raise EngineError(
                 f"PriorOnly() draws sources alone, but {partial} of '{graph.name}' are latent "
                 f"mixtures. Use it on joint({len(graph.sources)})."
             )
-        return _PriorPlan(graph, tables)
+        return _PriorPlan(self, graph, tables)
 
 
 class _PriorPlan(Plan):
-    def __init__(self, graph: MixingGraph, tables: Mapping[str, Table]) -> None:
-        self.graph, self.tables = graph, tables
+    def __init__(
+        self, engine: PriorOnly, graph: MixingGraph, tables: Mapping[str, AnyTable]
+    ) -> None:
+        self.engine, self.graph, self.tables = engine, graph, tables
+        self.sizes = graph.alphabets()
         self.seen: dict[str, Tensor] = {}  # it rules nothing out
 
     def posterior(
         self, log_priors: Mapping[str, Tensor], evidence: Mapping[str, Tensor]
     ) -> Posterior:
-        return _PriorPosterior({name: log_priors[name] for name in self.graph.latent})
+        some = {name: log_priors[name] for name in self.graph.latent}
+        mixtures, candidates, _ = next(iter(some.values())).shape
+        unary = {name: log.flatten(0, 1) for name, log in some.items()}
+        rows = torch.arange(mixtures).repeat_interleave(candidates)
+        return _PriorPosterior(self, Position((mixtures, candidates), rows, unary, {}, {}), some)
 
 
 class _PriorPosterior(Posterior):
-    def __init__(self, log_priors: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, plan: _PriorPlan, position: Position, log_priors: Mapping[str, Tensor]
+    ) -> None:
+        super().__init__(plan, position)
         self._log_priors = log_priors
-        first = next(iter(log_priors.values()))
-        self.log_evidence = torch.zeros_like(first[..., 0])
+        self.log_evidence = torch.zeros_like(next(iter(log_priors.values()))[..., 0])
 
     def sample(self, random: Random) -> dict[str, Tensor]:
         mixtures, candidates = self.log_evidence.shape

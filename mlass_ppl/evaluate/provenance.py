@@ -28,8 +28,10 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 
 def bundle_hash(bundle: Any) -> str:
-    """SHA-256 over a bundle's files and its smoothing; over its card if it has no files."""
-    digest = hashlib.sha256(f"{getattr(bundle, 'smoothing', None)!r}".encode())
+    """SHA-256 over a bundle's files and how its tables are smoothed; over its card if it has no
+    files."""
+    made = (getattr(bundle, "smoothing", None), getattr(bundle, "shrink", None))
+    digest = hashlib.sha256(repr(made).encode())
     if bundle.path is None:
         digest.update(repr(sorted(bundle.card.items())).encode())
     else:

@@ -28,8 +28,13 @@ class Prior(Protocol):
         """Longest sequence that the prior knows, or None when there is no limit."""
         ...
 
-    def start(self, rows: int) -> State:
-        """State of `rows` empty sequences."""
+    def start(self, rows: int, labels: Tensor | None = None) -> State:
+        """State of `rows` empty sequences.
+
+        labels: the class of each row, int64 [rows], -1 for none; None where no row has one. They
+        are only given where a program declares `source(..., label=...)`: a prior without classes
+        may leave the argument out, or refuse it with a PriorError.
+        """
         ...
 
     def step(self, tokens: Tensor | None, state: State) -> tuple[Tensor, State]:
@@ -53,10 +58,32 @@ def check_tokens(tokens: Tensor, rows: int, alphabet: int) -> None:
         )
 
 
+def check_labels(labels: Tensor, rows: int, classes: int) -> None:
+    """Raise PriorError unless `labels` are one of [-1, classes) for each row."""
+    if tuple(labels.shape) != (rows,) or labels.is_floating_point():
+        raise PriorError(
+            f"expected {rows} integer labels, one a row, got {labels.dtype} {list(labels.shape)}."
+        )
+    if rows and not -1 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise PriorError(
+            f"this prior knows the classes {'none' if not classes else f'0 to {classes - 1}'}, got "
+            f"labels in [{int(labels.min())}, {int(labels.max())}]. "
+            + (
+                "Declare source(..., label=...) with one of them."
+                if classes
+                else "Leave label=... out, or teach it classes: mlass_ppl.train.add_labels."
+            )
+        )
+
+
 @torch.no_grad()
-def score(prior: Prior, tokens: Tensor) -> Tensor:
-    """log p of each token of `tokens` int64 [B, T] under `prior`, in nats, float [B, T]."""
-    state = prior.start(tokens.shape[0])
+def score(prior: Prior, tokens: Tensor, labels: Tensor | None = None) -> Tensor:
+    """log p of each token of `tokens` int64 [B, T] under `prior`, in nats, float [B, T].
+
+    labels: the class of each row, int64 [B], for a class-conditional prior.
+    """
+    rows = len(tokens)
+    state = prior.start(rows) if labels is None else prior.start(rows, labels)
     fed, out = None, []
     for column in tokens.unbind(1):
         log_probs, state = prior.step(fed, state)

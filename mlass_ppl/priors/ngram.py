@@ -66,7 +66,12 @@ class NGram:
     def alphabet(self) -> int:
         return self.table.shape[-1]
 
-    def start(self, rows: int) -> Tensor:
+    def start(self, rows: int, labels: Tensor | None = None) -> Tensor:
+        if labels is not None:
+            raise PriorError(
+                "an n-gram prior knows no classes. Fit one NGram for each class and name them as "
+                "priors, source(..., prior='three'), or use a CausalLM with labels."
+            )
         return torch.full((rows, self.table.ndim - 1), self.alphabet, device=self.table.device)
 
     def step(self, tokens: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:

@@ -38,13 +38,14 @@ def describe_prior(key: str, prior: Prior) -> dict[str, Any]:
         )
     file = f"prior-{key}.safetensors"
     fixed = {"kind": "gpt2", "file": file, "alphabet": prior.alphabet, "length": prior.length}
-    return {**fixed, **sizes}
+    labels = {"labels": prior.labels} if prior.labels else {}  # as cards were before labels
+    return {**fixed, **labels, **sizes}
 
 
 def write_prior(prior: Prior, path: Path) -> str:
     """Write the weights of a prior that `describe_prior` took; returns their fingerprint."""
     assert isinstance(prior, CausalLM)
-    return save_weights(prior.model, path)
+    return save_weights(_stored(prior), path)
 
 
 def read_prior(entry: dict[str, Any], path: Path) -> CausalLM:
@@ -55,5 +56,11 @@ def read_prior(entry: dict[str, Any], path: Path) -> CausalLM:
         raise BundleError(f"unknown prior kind '{entry['kind']}' for {path}: expected 'gpt2'.")
     sizes = {key: entry[key] for key in ("width", "layers", "heads")}
     model = GPT2LMHeadModel(gpt2_config(entry["alphabet"], entry["length"], **sizes))
-    load_weights(model, path)
-    return CausalLM(model, entry["alphabet"]).eval()
+    prior = CausalLM(model, entry["alphabet"], entry.get("labels", 0))
+    load_weights(_stored(prior), path)
+    return prior.eval()
+
+
+def _stored(prior: CausalLM) -> Any:
+    """What of a prior is in its file: the model, and only with classes the module around it."""
+    return prior if prior.labels else prior.model

@@ -2,5 +2,6 @@
 
 from .codec import psnr_of as psnr_of
 from .codec import train_codec as train_codec
+from .labels import add_labels as add_labels
 from .prior import nats_of as nats_of
 from .prior import train_prior as train_prior

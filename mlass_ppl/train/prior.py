@@ -43,12 +43,17 @@ class _PriorTraining(lightning.LightningModule):
 
 
 @torch.no_grad()
-def nats_of(prior: CausalLM, tokens: Tensor, batch_size: int = 500) -> float:
-    """Mean negative log likelihood of tokens [N, T], in nats a token."""
+def nats_of(
+    prior: CausalLM, tokens: Tensor, labels: Tensor | None = None, batch_size: int = 500
+) -> float:
+    """Mean negative log likelihood of tokens [N, T], given their labels [N] where there are any,
+    in nats a token."""
     prior.eval()
     total = 0.0
-    for batch in tokens.split(batch_size):
-        total -= float(prior(batch).gather(2, batch[..., None]).sum())
+    for begin in range(0, len(tokens), batch_size):
+        rows = slice(begin, begin + batch_size)
+        logs = prior(tokens[rows], None if labels is None else labels[rows])
+        total -= float(logs.gather(2, tokens[rows][..., None]).sum())
     return total / tokens.numel()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import OptionError, SignalError
-from .graph import MixingGraph
+from ..errors import OptionError, SignalError
+from ..graph import MixingGraph
+from .signals import alike
 
 _TAKES = {
     "bundle": "a loaded bundle: load('mnist')",
-    "infer": "an engine: BP(), Exact() or Extractor()",
+    "infer": "an engine: BP(), Exact(), LoopyBP(), Auto() or Extractor()",
     "search": "a search: Sample(candidates=64)",
     "refine": "None or a refinement: Refine(steps=500)",
 }
@@ -27,18 +29,60 @@ def check_parts(**given: Any) -> None:
             raise OptionError(f"{name} takes {_TAKES[name]}; got {value!r}.")
 
 
-def one_signal(graph: MixingGraph) -> dict[str, float]:
-    """Weights of the sources in the observed signal; all observed sites must mix them alike."""
-    first = graph.leaf_weights(graph.observed[0])
-    for name in graph.observed[1:]:
-        other = graph.leaf_weights(name)
-        if any(abs(first.get(key, 0) - other.get(key, 0)) > 1e-6 for key in {*first, *other}):
+def read_observed(
+    mixture: Any, graph: MixingGraph, shape: tuple[int, ...]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """What is observed at each observed site, {site: float32 [M, *shape]}, with notices.
+
+    mixture: one signal (or many) for a program whose observed sites all mix the sources alike; else
+    a mapping with the signals of each observed site.
+    """
+    if not isinstance(mixture, Mapping):
+        weights = {name: graph.leaf_weights(name) for name in graph.observed}
+        if len(groups := alike(weights)) > 1:
+            given = ", ".join(f"'{name}': ..." for name in graph.observed)
             raise SignalError(
-                f"'{graph.name}' observes '{graph.observed[0]}' and '{name}', which mix their "
-                "sources differently, but one signal was given. Return one mixture, or give both "
-                "the same weights."
+                f"'{graph.name}' observes {' and '.join(map(_listed, groups))}, which mix their "
+                f"sources differently, but one signal was given. Give one for each: {{{given}}}."
             )
-    return first
+        signals, notices = read_signals(mixture, shape)
+        return dict.fromkeys(graph.observed, signals), notices
+    check_sites(graph, list(mixture))
+    observed: dict[str, Tensor] = {}
+    said: list[str] = []
+    for name in graph.observed:
+        try:
+            observed[name], notices = read_signals(mixture[name], shape)
+        except SignalError as error:
+            raise SignalError(f"observed site '{name}': {error}") from error
+        said += notices
+    numbers = {name: len(signals) for name, signals in observed.items()}
+    if len(set(numbers.values())) > 1:
+        listed = ", ".join(f"'{name}': {number}" for name, number in numbers.items())
+        raise SignalError(
+            f"expected as many mixtures at every observed site, in the same order; got {listed}."
+        )
+    return observed, tuple(dict.fromkeys(said))
+
+
+def check_sites(graph: MixingGraph, given: Sequence[Any]) -> None:
+    """Raise SignalError unless the sites that signals are given for are the observed ones."""
+    listed = ", ".join(map(repr, given)) or "none"
+    for name in given:
+        if name not in graph.observed:
+            raise SignalError(
+                f"'{graph.name}' does not observe {name!r}; expected a signal for each of "
+                f"{_listed(graph.observed)}, got {listed}."
+            )
+    if missing := [name for name in graph.observed if name not in given]:
+        raise SignalError(
+            f"no signal for {_listed(missing)}: '{graph.name}' observes "
+            f"{_listed(graph.observed)}, given {'is' if len(given) == 1 else 'are'} {listed}."
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
 
 
 def read_signals(mixture: Any, shape: tuple[int, ...]) -> tuple[Tensor, tuple[str, ...]]:
@@ -80,7 +124,7 @@ def read_signals(mixture: Any, shape: tuple[int, ...]) -> tuple[Tensor, tuple[st
 
 
 def _read_files(paths: Any, shape: tuple[int, ...]) -> tuple[Tensor, tuple[str, ...]]:
-    from .data.images import read_image
+    from ..data.images import read_image
 
     if len(shape) != 3 or shape[0] != 1:
         raise SignalError(f"files are read as grey images; this codec takes signals {list(shape)}.")
