@@ -91,7 +91,10 @@ class Separation:
 
     def __repr__(self) -> str:
         m, c, t = self.evidence.shape
-        settings = ", ".join(f"{key}={value}" for key, value in self.settings.items())
+        settings = ", ".join(
+            f"{key}={value if isinstance(value, str) else repr(value)}"
+            for key, value in self.settings.items()
+        )
         sites = f" ({', '.join(self.importance)})" if len(self.importance) > 1 else ""
         lines = [
             f"Separation of {m} mixture{'s' * (m != 1)}{sites} into {', '.join(self.signals)}",

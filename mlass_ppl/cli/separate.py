@@ -37,7 +37,7 @@ def separate(
         str | None,
         typer.Option(help=f"Python file with a mixing program, or {', '.join(SHAPES)}."),
     ] = None,
-    infer: Annotated[str, typer.Option(help=f"Engine: {', '.join(ENGINES)}.")] = "bp",
+    infer: Annotated[str, typer.Option(help=f"Engine: {', '.join(ENGINES)}.")] = "auto",
     candidates: Annotated[int, typer.Option(help="Candidates drawn for each mixture.")] = 64,
     refine: Annotated[
         bool, typer.Option("--refine", help="Refine the chosen candidate by gradient steps.")
