@@ -10,6 +10,7 @@ from engines import ENGINES, each
 
 from mlass_ppl import (
     EngineError,
+    Extractor,
     Feature,
     GaussianTable,
     Soft,
@@ -146,3 +147,16 @@ def test_a_toy_prior_of_another_length_is_told_in_its_own_words() -> None:
     with pytest.raises(EngineError, match=message):
         posterior(chain(2), {"mixture": table}, {"source_1": [1, 0, 0], "source_2": [1, 0]},
                   {"mixture": 0})  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3, 2), (2,)])
+def test_a_feature_of_another_width_is_refused_by_extractors_of_any_graph(shape) -> None:
+    graph = compile_program(joint(2, evidence=Feature()))
+    engine = Extractor()
+    tables = {
+        factor.name: GaussianTable.from_arrays(torch.zeros(2, 2), torch.ones(2, 2))
+        for factor in engine.factors(graph)
+    }
+    flat = {name: torch.zeros(2, 1, 2) for name in graph.sources}
+    with pytest.raises(EngineError, match=r"must be a feature, Feature\(\): floats \[2, 2\]"):
+        engine.plan(graph, tables).posterior(flat, {"mixture": torch.zeros(shape)})

@@ -14,7 +14,7 @@ from ..tables.gaussian import GaussianTable
 from ..tables.table import Table
 from .algebra import log_sum
 from .base import AnyTable, Engine, Plan, Posterior
-from .position import Position
+from .position import Position, log_likelihood
 from .random import Random, draw, uniforms
 from .ready import ready_tables, seen_tokens
 
@@ -83,15 +83,16 @@ class ExtractorPlan(Plan):
         }
         for factor in self.factors:
             source = factor.parents[0]
-            log = self._likelihood(factor, evidence[factor.child]).to(scores[source])
+            log = self._likelihood(factor, evidence[factor.child], position.shape[0])
+            log = log.to(scores[source])
             scores[source] = scores[source] + log[:, None]
         return ExtractorPosterior(self, position, scores)
 
-    def _likelihood(self, factor: Factor, given: Tensor) -> Tensor:
+    def _likelihood(self, factor: Factor, given: Tensor, mixtures: int) -> Tensor:
         """log p(evidence | source) [M, K_source]."""
         table = self.tables[factor.name]
         if isinstance(table, GaussianTable):
-            return table.log_likelihood(given.double().cpu())
+            return log_likelihood(factor.child, table, given, mixtures)
         log = self._log[factor.name]
         if factor.child in self.graph.known:
             return log[given.cpu()]

@@ -95,13 +95,18 @@ def check_position(
     likelihood: dict[str, Tensor] = {}
     for factor in graph.factors:
         if factor.feature and isinstance(table := tables.get(factor.name), GaussianTable):
-            given = evidence[factor.child]
-            _check_floats(factor.child, given, (shape[0], table.width), "a feature, Feature()")
-            if not torch.isfinite(given).all():
-                raise EngineError(f"evidence['{factor.child}'] must be finite features.")
-            log_likelihood = table.log_likelihood(given.double().cpu())
-            likelihood[factor.name] = log_likelihood.to(like)
+            log = log_likelihood(factor.child, table, evidence[factor.child], shape[0])
+            likelihood[factor.name] = log.to(like)
     return Position(shape, mixture, unary, known, likelihood)
+
+
+def log_likelihood(name: str, table: GaussianTable, feature: Tensor, mixtures: int) -> Tensor:
+    """log p(feature | parents) of the feature [M, D] observed at a site, nats, float64
+    [M, K_parent1, ...]. Raises EngineError unless the feature is finite and of that shape."""
+    _check_floats(name, feature, (mixtures, table.width), "a feature, Feature()")
+    if not torch.isfinite(feature).all():
+        raise EngineError(f"evidence['{name}'] must be finite features.")
+    return table.log_likelihood(feature.double().cpu())
 
 
 def _check_priors(
