@@ -11,8 +11,7 @@ from ..errors import OptionError, PlanError
 from ..graph import MixingGraph
 from .base import AnyTable, Engine, Plan, Posterior
 from .bp import BP
-from .cost import Cost
-from .elimination.order import buckets
+from .cost import Cost, exact_cost
 from .exact import Exact
 from .loopy import LoopyBP
 from .position import Position
@@ -95,10 +94,7 @@ class Auto(Engine):
 
 def _dense(graph: MixingGraph) -> Cost:
     """Cost of variable elimination, were all cells possible."""
-    sizes = graph.alphabets(256)
-    steps = buckets(graph, sizes)
-    operations = sum(bucket.operations(sizes) for bucket in steps)
-    return Cost(operations, max(bucket.states(sizes) for bucket in steps))
+    return exact_cost(graph, graph.alphabets(256))
 
 
 class AutoPlan(Plan):

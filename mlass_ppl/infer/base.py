@@ -12,14 +12,11 @@ from torch import Tensor
 
 from ..errors import EngineError, OptionError
 from ..graph import Factor, MixingGraph
-from ..tables.gaussian import GaussianTable
-from ..tables.table import Table
+from ..tables import AnyTable as AnyTable
 from .random import Random
 
 if TYPE_CHECKING:
     from .position import Position
-
-AnyTable = Table | GaussianTable
 
 
 class Posterior(abc.ABC):

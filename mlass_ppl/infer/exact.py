@@ -28,9 +28,10 @@ class Exact(Engine):
     """Sums the latent sites out one by one, over those joint states alone that the tables allow.
 
     Exact on every graph, cycles included, in the order of opt_einsum or of minimal fill; no step
-    works on more than the joint states of one clique. With exact support only the cells that were counted are
-    visited, as in LASS. memory_limit: bytes that a list of joint states may take; a graph that
-    needs more is refused with the number. Lists that were made are kept within the same limit.
+    works on more than the joint states of one clique. With exact support only the cells that were
+    counted are visited, as in LASS. memory_limit: bytes that a list of joint states may take; a
+    graph that needs more is refused with the number. Lists that were made are kept within the same
+    limit.
     """
 
     memory_limit: float = 4e9
