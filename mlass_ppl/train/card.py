@@ -25,7 +25,7 @@ def write_card(bundle: Bundle) -> None:
         f"    mlass train mnist --out models/{bundle.name}",
         "",
         "Weights are float16 safetensors (`codec`, `prior-*`), tables are exact integer counts; "
-        "all other facts are in `bundle.json`. Nothing is pickled.",
+        "all other facts are in `bundle.json`. Reading them runs no code.",
         "",
         "## Codec",
         "",
