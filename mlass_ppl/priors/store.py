@@ -30,6 +30,8 @@ def describe_prior(key: str, prior: Prior) -> dict[str, Any]:
             f"prior '{key}' is a {config['model_type']} model; only GPT-2 has a format on disk."
         )
     sizes = {"width": config["n_embd"], "layers": config["n_layer"], "heads": config["n_head"]}
+    if prior.begin != prior.alphabet:  # else as cards were before there were others
+        sizes["begin"] = prior.begin
     plain = gpt2_config(prior.alphabet, prior.length, **sizes).to_dict()
     if other := {name: config[name] for name in _ARCHITECTURE if config[name] != plain[name]}:
         raise BundleError(
@@ -55,8 +57,9 @@ def read_prior(entry: dict[str, Any], path: Path) -> CausalLM:
     if entry["kind"] != "gpt2":
         raise BundleError(f"unknown prior kind '{entry['kind']}' for {path}: expected 'gpt2'.")
     sizes = {key: entry[key] for key in ("width", "layers", "heads")}
-    model = GPT2LMHeadModel(gpt2_config(entry["alphabet"], entry["length"], **sizes))
-    prior = CausalLM(model, entry["alphabet"], entry.get("labels", 0))
+    begin = entry.get("begin")
+    model = GPT2LMHeadModel(gpt2_config(entry["alphabet"], entry["length"], **sizes, begin=begin))
+    prior = CausalLM(model, entry["alphabet"], entry.get("labels", 0), begin=begin)
     load_weights(_stored(prior), path)
     return prior.eval()
 
