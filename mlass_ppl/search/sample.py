@@ -6,20 +6,32 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..errors import OptionError
 from ..infer.base import Posterior
 from ..infer.random import Random
 from ._temper import Tempered
 from .base import Step
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sample(Tempered):
-    """LASS's ancestral sampling.
+    """LASS's ancestral sampling (Postolache et al., 2023).
 
     candidates: separations drawn for each mixture, among which the one nearest to the mixture is
-    chosen. temperature: of each source's prior (below 1 trusts it more). top_k: keep only the k
-    most probable tokens of each source's prior, exactly k in every row.
+    chosen. temperature, top_k, top_p: of each source's prior, see `Tempered`. A candidate's log
+    weight is its evidence so far, the sum of log p(observed | its past).
+
+    Raises OptionError on a value out of range.
     """
+
+    candidates: int = 64
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.candidates, int) or self.candidates < 1:
+            raise OptionError(
+                f"candidates must be a whole number, at least 1, got {self.candidates!r}."
+            )
+        super().__post_init__()
 
     def step(self, posterior: Posterior, random: Random, weights: Tensor) -> Step:
         return Step(posterior.sample(random), None, weights + posterior.log_evidence.to(weights))

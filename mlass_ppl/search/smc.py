@@ -11,12 +11,12 @@ from torch import Tensor
 from ..errors import OptionError
 from ..infer.base import Posterior
 from ..infer.random import Random, uniforms
-from ._temper import Tempered
 from .base import Step
+from .sample import Sample
 
 
-@dataclass(frozen=True)
-class SMC(Tempered):
+@dataclass(frozen=True, repr=False)
+class SMC(Sample):
     """A fully adapted particle filter (Pitt and Shephard, 1999) over the candidates of a mixture.
 
     The evidence of a position, log p(observed | past of the candidate), does not depend on the
@@ -24,7 +24,10 @@ class SMC(Tempered):
     number of candidates falls below `threshold` times all of them, parents are drawn by systematic
     resampling, and each child draws its own tokens from its parent's posterior.
 
-    candidates, temperature, top_k: as of `Sample`. threshold: share in [0, 1]; 0 never resamples.
+    candidates, temperature, top_k, top_p: as of `Sample`. threshold: share in [0, 1]; 0 never
+    resamples. A candidate's log weight is its evidence since the mixture was last resampled.
+
+    Raises OptionError on a value out of range.
     """
 
     threshold: float = 0.5
