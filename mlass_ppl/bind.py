@@ -32,8 +32,9 @@ def bind(
     evidence may then have an axis of N in front.
 
     Each site is a sample statement of its name: a categorical one, or a `Normal` where a feature is
-    observed. Log weights are a `pyro.factor` beside their site. A likelihood power multiplies the
-    log probability of a site while it is observed, here or by `pyro.condition`.
+    observed, a `MultivariateNormal` if its table is a `LinearGaussianTable`. Log weights are a
+    `pyro.factor` beside their site. A likelihood power multiplies the log probability of a site
+    while it is observed, here or by `pyro.condition`.
 
     Raises TableError, EngineError or GraphError when something is missing or ill-shaped; a
     simulation that reaches parents without a row in their table raises TableError.

@@ -15,22 +15,22 @@ from ._bundle_files import CARD as CARD
 from ._bundle_files import CODEC as CODEC
 from ._bundle_files import FORMAT as FORMAT
 from ._bundle_files import read_parts, table_file, write_parts
+from ._bundle_tables import how_counted, is_counted, is_symmetric, make_table, shapes
 from .codecs import Codec
 from .declare import Program, compile_program
-from .errors import BundleError, GraphError, MlassError, TableError
+from .errors import BundleError, GraphError, MlassError
 from .graph import Factor, Mix, MixingGraph, Source
 from .priors import Prior
+from .refine.network import Refiner
 from .tables import (
     AnyCounts,
     AnyTable,
-    GaussianTable,
-    Moments,
     Recipe,
     Shrink,
     Smoothing,
-    Table,
     count,
 )
+from .tables.jobs import recipes_of
 
 if TYPE_CHECKING:
     from .infer import Engine
@@ -42,10 +42,11 @@ class Bundle:
 
     codec: tokenises signals. priors: by key; a source without a key takes the only one there is.
     counts: by recipe, that is by what was mixed, not by site name, so that one table serves every
-    program with a site of that recipe; moments where the site is a feature. smoothing: None (exact
+    program with a site of that recipe; moments where the site is a feature, and of each part's
+    cells where it is a linear one. smoothing: None (exact
     support), `Additive(alpha)` or `BackOff(strength)`. card: how all of it was trained (data,
     seeds, steps, measured quality). codecs: further ones, by the key that mixtures declare. shrink:
-    of the moments of features.
+    of the moments of features. refiner: the network that `Learned` refines with, if any.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Bundle:
     path: Path | None = None
     codecs: Mapping[str, Codec] = field(default_factory=dict)
     shrink: Shrink = Shrink()
+    refiner: Refiner | None = None
 
     def prior_key(self, graph: MixingGraph, source: str) -> str:
         """Key of the prior of a source: the one it names, else its own name, else the only one."""
@@ -88,10 +90,10 @@ class Bundle:
         return self.codecs[key]
 
     def recipe(self, graph: MixingGraph, factor: Factor) -> Recipe:
-        """What has to be mixed to count this factor's table. Raises GraphError where parents that
-        were declared symmetric are not exchangeable."""
+        """What a factor's table is of. Raises GraphError where parents that were declared symmetric
+        are not exchangeable."""
         recipe = Recipe.of(graph, factor, lambda source: self.prior_key(graph, source))
-        if _is_symmetric(graph, factor) and not recipe.exchangeable:
+        if is_symmetric(graph, factor) and not recipe.exchangeable:
             raise GraphError(
                 f"mixture '{factor.child}' of '{graph.name}' declares symmetric=True, but its "
                 f"parents {list(factor.parents)} are not exchangeable ({recipe}): they must hold "
@@ -99,6 +101,14 @@ class Bundle:
                 "symmetric=True."
             )
         return recipe
+
+    def recipes(self, graph: MixingGraph, factor: Factor) -> tuple[Recipe, ...]:
+        """What has to be mixed to count this factor's table: its `recipe`, or of a linear feature
+        the recipes of the cells of its parts. Raises as `recipe` does."""
+        whole = self.recipe(graph, factor)
+        if not factor.linear:
+            return (whole,)
+        return recipes_of(graph, factor, lambda source: self.prior_key(graph, source))
 
     def tables(self, graph: MixingGraph, factors: tuple[Factor, ...]) -> dict[str, AnyTable]:
         """The table of each factor, by factor name: smoothed, of features shrunk, and of parents
@@ -108,43 +118,17 @@ class Bundle:
         command that counts it; GraphError where symmetric parents are not exchangeable, and
         BundleError where a prior or a codec is missing.
         """
-        return {factor.name: self._table(graph, factor) for factor in factors}
-
-    def _table(self, graph: MixingGraph, factor: Factor) -> AnyTable:
-        recipe, expected = self.recipe(graph, factor), self._alphabets(graph, factor)
-        counts = self.counts.get(recipe)
-        command = f"mlass count --program FILE --bundle {self.path or self.name}"
-        smoothed = self.smoothing is not None and not factor.feature
-        if counts is None or not (len(counts.keys) or smoothed):
-            raise TableError(
-                f"bundle '{self.name}' has no table for '{factor.name}' of '{graph.name}' "
-                f"({recipe}).\n  Count it: {command}"
-            )
-        if counts.shape != expected:
-            raise TableError(
-                f"the table of '{factor.name}' was counted for alphabets {counts.shape}, but "
-                f"the codec of '{self.name}' needs {expected}.\n  Count it for this codec: "
-                f"{command} --force"
-            )
-        if _is_symmetric(graph, factor):
-            counts = counts.symmetrised()
-        if isinstance(counts, Moments):
-            return GaussianTable.from_moments(counts, self.shrink)
-        return Table.from_counts(counts, self.smoothing)
-
-    def _alphabets(self, graph: MixingGraph, factor: Factor) -> tuple[int, ...]:
-        names = factor.parents if factor.feature else (*factor.parents, factor.child)
-        return tuple(self.codec_of(graph, name).alphabet for name in names)
+        return {factor.name: make_table(self, graph, factor) for factor in factors}
 
     def lacking(self, graph: MixingGraph, factors: tuple[Factor, ...]) -> dict[Recipe, Factor]:
         """What has to be counted for these factors: recipes that nothing was counted for, or for
-        codecs of other alphabets."""
+        codecs of other alphabets; each with the first factor that needs it."""
         out: dict[Recipe, Factor] = {}
         for factor in factors:
-            recipe, shape = self.recipe(graph, factor), self._alphabets(graph, factor)
-            found = self.counts.get(recipe)
-            if found is None or not len(found.keys) or found.shape != shape:
-                out.setdefault(recipe, factor)
+            wanted = zip(self.recipes(graph, factor), shapes(self, graph, factor), strict=True)
+            for recipe, shape in wanted:
+                if not is_counted(self.counts.get(recipe), shape):
+                    out.setdefault(recipe, factor)
         return out
 
     def count(
@@ -173,7 +157,8 @@ class Bundle:
             self.codec,
             signals,
             codecs=self.codecs,
-            factors=list(lacking.values()),
+            factors=list(dict.fromkeys(lacking.values())),
+            skip=self.counts.keys() - lacking.keys(),
             mixtures=mixtures,
             seed=seed,
             kind=lambda source: self.prior_key(graph, source),
@@ -181,7 +166,13 @@ class Bundle:
         )
         files = {table_file(recipe) for recipe in counted}
         facts = [entry for entry in self.card.get("tables", []) if entry["file"] not in files]
-        facts += [{"file": file, "mixtures": mixtures, "seed": seed} for file in sorted(files)]
+        facts += [
+            {
+                "file": table_file(recipe),
+                **how_counted(self, recipe, counted[recipe], mixtures, seed),
+            }
+            for recipe in sorted(counted, key=table_file)
+        ]
         card = {**self.card, "tables": facts}
         return replace(self, counts={**self.counts, **counted}, card=card)
 
@@ -192,12 +183,6 @@ class Bundle:
         written.
         """
         return write_parts(self, Path(path))
-
-
-def _is_symmetric(graph: MixingGraph, factor: Factor) -> bool:
-    """Whether the factor's parents are those that its site declares exchangeable."""
-    site = graph.site(factor.child)
-    return isinstance(site, Mix) and site.symmetric and factor.parents == site.parents
 
 
 def _homes() -> list[Path]:

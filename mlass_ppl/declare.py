@@ -55,7 +55,8 @@ def mix(
     weighs as much as it has sources, so that parts without a common source give the mean of all.
     hidden: sites that are part of the signal while the table is averaged over them:
     `mix("m", a, hidden=[b])` is an extractor's p(m | a).
-    evidence: what is observed where the site is returned: `Token()`, `Soft()` or `Feature()`.
+    evidence: what is observed where the site is returned: `Token()`, `Soft()`, `Feature()`
+    or `Feature(linear=True)`.
     codec: key in the bundle of the codec of this site's tokens (default: the sources').
     symmetric: the parents are exchangeable: of one weight and one kind of prior. Their table is
     then counted in every order, from as many times the data.

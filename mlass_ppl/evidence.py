@@ -39,16 +39,23 @@ class Soft:
 
 @dataclass(frozen=True)
 class Feature:
-    """A continuous feature x in R^D with a Gaussian table p(x | parents), counted like the others.
+    """A continuous feature x in R^D with a Gaussian table p(x | parents).
 
-    The site is a `Normal` of the Pyro program; it has no token and is no parent of another site.
-    power: exponent of the density, as for `Token`.
+    The site has no token and is no parent of another site. power: exponent of the density, as for
+    `Token`. linear: where a feature is linear in the signal, and the parents have no source in
+    common, the moments of a mixture are weighted sums of those of its parents. The table is then a
+    `LinearGaussianTable`, put together from each parent's mean and covariance given its own token:
+    full covariances, any number of parents, and one count of a source serves every mixture of it.
+    Else it is a `GaussianTable`, diagonal and counted for every configuration of the parents.
     """
 
     power: float = 1.0
+    linear: bool = False
 
     def __post_init__(self) -> None:
         _check_power(self)
+        if not isinstance(self.linear, bool):
+            raise GraphError(f"Feature(linear=...) must be True or False, got {self.linear!r}.")
 
 
 Evidence = Token | Soft | Feature

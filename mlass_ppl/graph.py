@@ -57,13 +57,15 @@ Site = Source | Mix
 class Factor:
     """One conditional table p(child | parents) of a graph; scope = (child, *parents).
 
-    feature: the child is a continuous feature, so that the parents alone have tokens.
+    feature: the child is a continuous feature, so that the parents alone have tokens. linear: its
+    table is put together from moments of the parents (`Feature(linear=True)`).
     """
 
     child: str
     parents: tuple[str, ...]
     name: str
     feature: bool = False
+    linear: bool = False
 
     @property
     def scope(self) -> tuple[str, ...]:
@@ -144,6 +146,12 @@ class MixingGraph:
         return tuple(name for name in self.observed if isinstance(self.evidence(name), Feature))
 
     @cached_property
+    def linear(self) -> tuple[str, ...]:
+        """Those of `features` whose tables are put together from moments of the parents."""
+        kinds = {name: self.evidence(name) for name in self.features}
+        return tuple(n for n, kind in kinds.items() if isinstance(kind, Feature) and kind.linear)
+
+    @cached_property
     def soft(self) -> tuple[str, ...]:
         """Observed sites with weights over their tokens, which stay latent."""
         return tuple(name for name in self.observed if isinstance(self.evidence(name), Soft))
@@ -158,10 +166,14 @@ class MixingGraph:
     def factors(self) -> tuple[Factor, ...]:
         """One factor for each mixture site."""
         return tuple(
-            Factor(site.name, site.parents, site.name, site.name in self.features)
+            self.factor(site.name, site.parents, site.name)
             for site in self.sites
             if isinstance(site, Mix)
         )
+
+    def factor(self, child: str, parents: tuple[str, ...], name: str) -> Factor:
+        """A table of this graph, p(child | parents), for engines that need others than its own."""
+        return Factor(child, parents, name, child in self.features, child in self.linear)
 
     def leaf_weights(self, name: str) -> dict[str, float]:
         """How much of each source a site's signal holds: {source: weight}, summing to 1."""
@@ -184,20 +196,9 @@ class MixingGraph:
 
         Sites whose token is given are cut apart and close no cycle.
         """
-        import networkx as nx
+        from ._programs.cycle import find_cycle
 
-        graph = nx.Graph()
-        for factor in self.factors:
-            node = ("factor", factor.name)
-            graph.add_node(node)
-            for name in factor.tokens:
-                if name in self.latent:
-                    graph.add_edge(node, ("site", name))
-        try:
-            edges = nx.find_cycle(graph)
-        except nx.NetworkXNoCycle:
-            return None
-        return [node[1] for edge in edges for node in edge[:1] if node[0] == "site"]
+        return find_cycle(self)
 
     def to_networkx(self) -> nx.DiGraph:
         """Directed graph with everything that the sites declare; see `bridges.to_networkx`."""

@@ -16,11 +16,13 @@ from torch import Tensor
 from ..errors import TableError
 from ..graph import Source
 from ..tables.gaussian import GaussianTable
+from ..tables.linear import LinearGaussianTable
 from .row import Row
 
-SiteTable = Tensor | tuple[Tensor, Tensor, Tensor]
+SiteTable = Tensor | tuple[Tensor, Tensor, Tensor] | LinearGaussianTable
 """Probabilities [K_parents..., K], or mean and std [K_parents..., D] and where they are possible,
-bool [K_parents...]."""
+bool [K_parents...]; or a table that has a density for every configuration, made when it is asked
+for."""
 
 
 def site_tables(row: Row) -> dict[str, SiteTable]:
@@ -28,8 +30,11 @@ def site_tables(row: Row) -> dict[str, SiteTable]:
     like = row.like
     out: dict[str, SiteTable] = {}
     for name, table in row.tables.items():
-        if isinstance(table, GaussianTable):
+        if name in row.graph.features:
             table = row.gaussian(name)
+        if isinstance(table, LinearGaussianTable):
+            out[name] = table
+        elif isinstance(table, GaussianTable):
             possible = table.possible.to(like.device)
             mean = torch.where(possible[..., None], table.mean.to(like), 0.0)
             std = torch.where(possible[..., None], table.std.to(like), 1.0)
@@ -49,7 +54,12 @@ def run(row: Row, tables: Mapping[str, SiteTable]) -> Any:
             continue
         given: tuple[Any, ...] = tuple(values[parent] for parent in site.parents)
         table, power = tables[name], _power(row, name)
-        if isinstance(table, tuple):
+        fn: Any
+        if isinstance(table, LinearGaussianTable):
+            mean, covariance = table.gaussian(*given)
+            root = torch.linalg.cholesky(covariance)  # in float64, whatever the priors are
+            fn = MultivariateNormal(mean.to(row.like), root.to(row.like), power=power)
+        elif isinstance(table, tuple):
             mean, std, possible = (part[given] for part in table)
             fn = Normal(mean, std, possible, name=name, power=power).to_event(1)
         else:
@@ -141,3 +151,21 @@ class Normal(dist.Normal):
         if self._validate_args and not self.possible.all():
             _refuse_unseen(self.name)
         return super().rsample(torch.Size(sample_shape))
+
+
+class MultivariateNormal(dist.MultivariateNormal):
+    """Configurations of a linear Gaussian table. root: Cholesky's, of the covariance. power: of the
+    density."""
+
+    def __init__(self, mean: Tensor, root: Tensor, power: float = 1.0) -> None:
+        self.power = power
+        super().__init__(mean, scale_tril=root)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> MultivariateNormal:
+        shape = torch.Size(batch_shape)
+        mean = self.loc.expand(shape + self.event_shape)
+        root = self.scale_tril.expand(shape + self.event_shape * 2)
+        return MultivariateNormal(mean, root, self.power)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.power * super().log_prob(value)

@@ -51,5 +51,7 @@ def _evidence(site: Mix) -> str:
     if isinstance(kind, Soft):
         warm = "" if kind.temperature == 1 else f" at temperature {kind.temperature:g}"
         return f"observed as weights over its tokens{warm}"
-    what = "observed as a feature" if isinstance(kind, Feature) else "observed"
+    what = "observed"
+    if isinstance(kind, Feature):
+        what += " as a linear feature" if kind.linear else " as a feature"
     return what if kind.power == 1 else f"{what} (power {kind.power:g})"

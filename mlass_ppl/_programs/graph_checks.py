@@ -24,6 +24,7 @@ def check_graph(graph: MixingGraph) -> None:
             _check_parts(graph, site, seen)
             _check_weights(site)
             _check_evidence(graph, site)
+            _check_linear(graph, site)
             _check_symmetric(graph, site)
         else:
             check_label(site.name, site.label)
@@ -141,6 +142,25 @@ def _check_evidence(graph: MixingGraph, site: Mix) -> None:
                     f"a table could be conditioned on. Observe its token, evidence=Token(), or mix "
                     f"its parts: mix('{other.name}', {', '.join(site.parents)}, ...)."
                 )
+
+
+def _check_linear(graph: MixingGraph, site: Mix) -> None:
+    """Raises GraphError where parts of a linear feature share a source: being dependent, their
+    covariances do not add up."""
+    if not isinstance(site.evidence, Feature) or not site.evidence.linear:
+        return
+    heard: dict[str, str] = {}
+    for part in site.parents + site.hidden:
+        for leaf in graph.leaf_weights(part):
+            if (other := heard.setdefault(leaf, part)) == part:
+                continue
+            raise GraphError(
+                f"mixture '{site.name}' of '{graph.name}' observes a linear feature, but its parts "
+                f"'{other}' and '{part}' both hold source '{leaf}': dependent parts have no "
+                "moments that add up. Observe Feature(), whose table is counted for every "
+                f"configuration of the parents, or mix the sources themselves: "
+                f"mix('{site.name}', {', '.join(graph.leaf_weights(site.name))}, weights=...)."
+            )
 
 
 def _check_symmetric(graph: MixingGraph, site: Mix) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import EngineError, TableError
 from ..graph import MixingGraph
-from ..tables.gaussian import GaussianTable
+from ..tables.feature import FeatureTable
 from ..tables.table import Table
 
 if TYPE_CHECKING:
@@ -42,10 +42,10 @@ class Row:
         """Exponent of an observed site's likelihood."""
         return getattr(self.graph.evidence(name), "power", 1.0)
 
-    def gaussian(self, name: str) -> GaussianTable:
-        """A site's Gaussian table. Raises TableError when it was raised to a power already."""
+    def gaussian(self, name: str) -> FeatureTable:
+        """A feature's table. Raises TableError when it was raised to a power already."""
         table = self.tables[name]
-        assert isinstance(table, GaussianTable)  # check_row
+        assert isinstance(table, FeatureTable)  # check_row
         if table.power != 1:
             raise TableError(
                 f"the table of '{name}' was raised to the power {table.power:g} already. Give it "

@@ -1,20 +1,25 @@
 """Tables: counts, moments, smoothing, recipes, storage."""
 
 from .background import Background as Background
+from .cells import AnyCounts as AnyCounts
+from .cells import CellMoments as CellMoments
 from .counting import count as count
 from .counts import Counts as Counts
 from .counts import Coverage as Coverage
+from .feature import FeatureTable as FeatureTable
 from .gaussian import AnyTable as AnyTable
 from .gaussian import GaussianTable as GaussianTable
-from .moments import AnyCounts as AnyCounts
+from .linear import LinearGaussianTable as LinearGaussianTable
 from .moments import Moments as Moments
 from .recipe import Recipe as Recipe
 from .smoothing import Additive as Additive
 from .smoothing import BackOff as BackOff
 from .smoothing import Shrink as Shrink
 from .smoothing import Smoothing as Smoothing
+from .store import load_cells as load_cells
 from .store import load_counts as load_counts
 from .store import load_moments as load_moments
+from .store import save_cells as save_cells
 from .store import save_counts as save_counts
 from .store import save_moments as save_moments
 from .table import Table as Table

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import TableError
+from .feature import FeatureTable
 from .moments import Moments
 from .shrinkage import shrunk
 from .smoothing import Shrink
@@ -22,7 +23,7 @@ _TOLERANCE = 1e-7
 
 
 @dataclass(frozen=True, eq=False)
-class GaussianTable:
+class GaussianTable(FeatureTable):
     """p(x | parents) = prod_d N(x_d; mean_d, std_d^2), to the power of `power`.
 
     mean, std: in the feature's units, float64 [K_parent1, ..., K_parentr, D]. possible: where it is
@@ -99,17 +100,14 @@ class GaussianTable:
 
     @property
     def parents(self) -> tuple[int, ...]:
-        """Alphabets of the parents."""
         return tuple(self.possible.shape)
 
     @property
     def width(self) -> int:
-        """D, how many numbers a feature has."""
         return self.mean.shape[-1]
 
     @property
     def nbytes(self) -> int:
-        """Memory of the table and of what `log_likelihood` keeps."""
         return 2 * (self.mean.nbytes + self.std.nbytes)
 
     def __repr__(self) -> str:
@@ -117,11 +115,11 @@ class GaussianTable:
         size = f"{self.nbytes / 1e6:.3g} MB"
         return f"GaussianTable(parents={self.parents}, width={self.width}{power}, {size})"
 
+    def possible_cells(self) -> Tensor:
+        return self.possible.flatten().nonzero()[:, 0]
+
     def raised(self, power: float) -> GaussianTable:
-        """The density to the power of `power` > 0, not normalised (likelihood tempering)."""
-        if not 0 < power < float("inf"):
-            raise TableError(f"power must be positive and finite, got {power!r}.")
-        return replace(self, power=self.power * power)
+        return replace(self, power=self._raised(power))
 
     def log_likelihood(self, features: Tensor) -> Tensor:
         """power * log p(x | parents), nats, of features [M, D]: [M, K_parent1, ..., K_parentr].
@@ -131,10 +129,7 @@ class GaussianTable:
         narrow Gaussians), by (x - mean) / std. Returned in the features' type. Raises TableError on
         features of another width or that are not finite.
         """
-        if features.ndim != 2 or features.shape[1] != self.width:
-            raise TableError(f"expected features [M, {self.width}], got {list(features.shape)}.")
-        if not features.is_floating_point() or not torch.isfinite(features).all():
-            raise TableError("features must be floats, and finite.")
+        self._check(features)
         device, kept = features.device, self._kept
         x = features.to(torch.float64) - kept["centre"].to(device)
         largest = (x * x).amax(0) if len(x) else x.new_zeros(self.width)
@@ -189,4 +184,4 @@ class GaussianTable:
         return cache[device]
 
 
-AnyTable = Table | GaussianTable
+AnyTable = Table | FeatureTable

@@ -164,6 +164,3 @@ def _check_room(parts: Sequence[Moments], place: Tensor, size: int) -> None:
             "configuration of parents). Count fewer mixtures, or scale the features down in the "
             "codec."
         )
-
-
-AnyCounts = Counts | Moments

@@ -17,7 +17,8 @@ class Recipe:
     first. parents: for each parent, the weight of each leaf. child: the weight of each leaf.
     Weights are rounded to six digits. codecs: key of the codec of each parent and of the child, ""
     for the main one; empty where all are. feature: the child is a continuous feature, and what is
-    counted are moments.
+    counted are moments. cells: means and covariances of the feature of a signal given its own
+    token, of which the tables of linear features are put together; the one parent is the signal.
 
     Classes of class-conditional priors are no part of it: a table is counted over all of them.
     """
@@ -27,6 +28,7 @@ class Recipe:
     child: tuple[float, ...]
     codecs: tuple[str, ...] = ()
     feature: bool = False
+    cells: bool = False
 
     @classmethod
     def of(cls, graph: MixingGraph, factor: Factor, kind: Callable[[str], str]) -> Recipe:
@@ -48,6 +50,24 @@ class Recipe:
             factor.feature,
         )
 
+    @classmethod
+    def of_cells(
+        cls, graph: MixingGraph, name: str, child: str, kind: Callable[[str], str]
+    ) -> Recipe:
+        """Recipe of the cells of a site's own signal, in the features of the site `child`."""
+        shares = graph.leaf_weights(name)
+        leaves = sorted((kind(leaf), round(weight, 6)) for leaf, weight in shares.items())
+        weights = tuple(weight for _, weight in leaves)
+        codecs = tuple(codec_key(graph, site) or "" for site in (name, child))
+        return cls(
+            tuple(kind for kind, _ in leaves),
+            (weights,),
+            weights,
+            codecs if any(codecs) else (),
+            feature=True,
+            cells=True,
+        )
+
     @property
     def exchangeable(self) -> bool:
         """Whether the parents can change places: some renaming of the leaves, kind for kind, then
@@ -65,7 +85,7 @@ class Recipe:
         """Short name for files: number of parents, number of leaves, and a digest."""
         text = f"Recipe(leaves={self.leaves!r}, parents={self.parents!r}, child={self.child!r})"
         if self.codecs or self.feature:  # else as it was before there were any
-            text += f" {self.codecs!r} {self.feature!r}"
+            text += f" {self.codecs!r} {self.feature!r}" + " cells" * self.cells
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         return f"{len(self.parents)}of{len(self.leaves)}-{digest}"
 
@@ -79,6 +99,8 @@ class Recipe:
             data["codecs"] = list(self.codecs)
         if self.feature:
             data["feature"] = True
+        if self.cells:
+            data["cells"] = True
         return data
 
     @classmethod
@@ -89,6 +111,7 @@ class Recipe:
             tuple(float(w) for w in data["child"]),
             tuple(str(key) for key in data.get("codecs", ())),
             bool(data.get("feature", False)),
+            bool(data.get("cells", False)),
         )
 
     def __str__(self) -> str:
@@ -97,7 +120,8 @@ class Recipe:
             self._signal(weights, codec)
             for weights, codec in zip((*self.parents, self.child), codecs, strict=True)
         )
-        return f"p({f'x({child})' if self.feature else child} | {'; '.join(given)})"
+        child = f"x({child})" if self.feature else child
+        return f"{'cells ' * self.cells}p({child} | {'; '.join(given)})"
 
     def _signal(self, weights: tuple[float, ...], codec: str) -> str:
         parts = " + ".join(

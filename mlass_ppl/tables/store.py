@@ -14,12 +14,15 @@ import numpy as np
 import torch
 
 from ..errors import TableError
+from .cells import CellMoments
 from .counts import Counts
 from .moments import Moments
 
 _UNSIGNED = (np.uint16, np.uint32, np.uint64)
 _SIGNED = (np.int16, np.int32, np.int64)
+_NAMES = {"moments": "moments", "cells": "moments of cells"}
 _SUMS = ("gaps", "number", "total", "square")
+_CELLS = ("number", "total", "cross")
 
 
 def save_counts(counts: Counts, path: str | Path) -> None:
@@ -66,6 +69,31 @@ def load_moments(path: str | Path) -> Moments:
     return Moments(shape, total.shape[1], *sums)
 
 
+def save_cells(cells: CellMoments, path: str | Path) -> None:
+    """Write moments of cells to a safetensors file, atomically: numbers, sums and sums of products
+    of every token, each in the narrowest integers that hold them."""
+    arrays = {
+        "number": _narrow(cells.number.numpy()),
+        "total": _narrow(cells.total.numpy(), _SIGNED),
+        "cross": _narrow(cells.cross.numpy(), _SIGNED),
+    }
+    _write(Path(path), "cells", {"shape": list(cells.shape)}, arrays)
+
+
+def load_cells(path: str | Path) -> CellMoments:
+    """Read moments of cells from a safetensors file. Raises TableError, naming the file, when it is
+    missing, truncated, altered or holds something else."""
+    path = Path(path)
+    shape, arrays, sound = _read(path, "cells", _CELLS)
+    number, total, cross = (array.astype(np.int64) for array in arrays)
+    width = total.shape[1] if total.ndim == 2 else 0
+    fits = number.shape == shape == total.shape[:1] and len(shape) == 1 and number.size > 0
+    fits &= width > 0 and cross.shape == (len(number), width * (width + 1) // 2)
+    if not (sound and fits) or (number < 0).any() or total[number == 0].any():
+        raise _damaged(path, shape)
+    return CellMoments(*(torch.from_numpy(array) for array in (number, total, cross)))
+
+
 def _write(path: Path, kind: str, facts: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     from safetensors.numpy import save
 
@@ -89,7 +117,7 @@ def _read(
         sound = facts["sha256"] == _checksum(facts["shape"], *arrays)
         return tuple(int(size) for size in facts["shape"]), arrays, sound
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        what = "count table" if kind == "counts" else f"table of {kind}"
+        what = "count table" if kind == "counts" else f"table of {_NAMES[kind]}"
         raise TableError(
             f"{path} is no readable {what} ({type(error).__name__}: {error}). Restore it, or "
             "count it again."

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..graph import Factor, MixingGraph
 from ..tables.counts import Counts
 from ..tables.gaussian import GaussianTable
+from ..tables.linear import LinearGaussianTable
 from ..tables.table import Table
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Draws:
         smoothing: Additive | BackOff | None,
     ) -> AnyTable:
         parents = [sizes[name] for name in factor.parents]
+        if factor.linear:
+            return self._linear(factor.child, parents)
         if factor.feature:
             return self._gaussian(factor.child, parents, density)
         shape = [*parents, sizes[factor.child]]
@@ -63,6 +66,18 @@ class Draws:
         possible = self.uniform(*parents) < density
         possible.view(-1)[0] |= not possible.any()
         return GaussianTable.from_arrays(mean, std, possible=possible)
+
+    def _linear(self, child: str, parents: list[int]) -> LinearGaussianTable:
+        """Cells of any shape, some of no width at all; full or diagonal."""
+        width = self._widths.setdefault(child, 1 + self.integer(3))
+        means = tuple(6 * self.uniform(size, width) - 3 for size in parents)
+        roots = [self.uniform(size, width, width) - 0.5 for size in parents]
+        covariances = tuple(
+            root @ root.mT * self.uniform(len(root), 1, 1).round() for root in roots
+        )
+        axes = torch.linalg.qr(self.uniform(width, width) - 0.5)[0]
+        noise = 0.01 + float(self.uniform())
+        return LinearGaussianTable(means, covariances, noise, axes, self.integer(2) == 1)
 
     def evidence(
         self,
@@ -104,11 +119,17 @@ class Draws:
         for factor in graph.factors:
             table = tables[factor.name]
             config = tuple(tokens[name] for name in factor.parents)
-            if isinstance(table, GaussianTable):
+            if isinstance(table, GaussianTable | LinearGaussianTable):
                 noise = 2 * self.uniform(table.width) - 1
                 far = 0.0 if self.integer(5) else 30.0
-                features[factor.child] = table.mean[config] + table.std[config] * noise + far
+                if isinstance(table, GaussianTable):
+                    near = table.mean[config] + table.std[config] * noise
+                else:
+                    mean, covariance = table.gaussian(*config)
+                    near = mean + torch.linalg.cholesky(covariance) @ noise
+                features[factor.child] = near + far
             else:
+                assert isinstance(table, Table)
                 tokens[factor.child] = self._pick(table.dense()[config])
         return tokens, features
 

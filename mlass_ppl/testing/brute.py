@@ -6,13 +6,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 import torch
 from torch import Tensor
+from torch.distributions import MultivariateNormal
 
 from ..evidence import Feature, Soft, Token
 from ..graph import MixingGraph
-from ..tables.gaussian import GaussianTable
+from ..tables.gaussian import AnyTable, GaussianTable
+from ..tables.linear import LinearGaussianTable
 from ..tables.table import Table
 
 _NEVER = float("-inf")
@@ -78,7 +81,7 @@ class BruteForce:
 
 def brute_force(
     graph: MixingGraph,
-    tables: Mapping[str, Table | GaussianTable],
+    tables: Mapping[str, AnyTable],
     log_priors: Mapping[str, Tensor],
     evidence: Mapping[str, int | Tensor],
 ) -> BruteForce:
@@ -95,11 +98,16 @@ def brute_force(
     parts += [(torch.as_tensor(evidence[name]), (name,)) for name in graph.soft]
     for factor in graph.factors:
         table = tables[factor.name]
-        if isinstance(table, GaussianTable):
-            array = _density(table, torch.as_tensor(evidence[factor.child]).double())
-            names = factor.parents
-        else:
+        if isinstance(table, Table):
             array, names = table.dense().log(), (*factor.parents, factor.child)
+        else:
+            feature = torch.as_tensor(evidence[factor.child]).double()
+            if isinstance(table, GaussianTable):
+                array = _diagonal(table, feature)
+            else:
+                assert isinstance(table, LinearGaussianTable)
+                array = _linear(table, feature)
+            names = factor.parents
         array = array * _power(graph, factor.child)
         for axis in reversed(range(len(names))):
             if names[axis] in known:
@@ -121,8 +129,24 @@ def _power(graph: MixingGraph, name: str) -> float:
     return evidence.power if isinstance(evidence, Token | Feature) else 1.0
 
 
-def _density(table: GaussianTable, feature: Tensor) -> Tensor:
+def _diagonal(table: GaussianTable, feature: Tensor) -> Tensor:
     """log p(feature [D] | parents), nats [K_parent1, ...], one normal density at a time."""
     z = (feature - table.mean.double()) / table.std.double()
     log = -(z * z + math.log(2 * math.pi)) / 2 - table.std.double().log()
     return torch.where(table.possible, table.power * log.sum(-1), _NEVER)
+
+
+def _linear(table: LinearGaussianTable, feature: Tensor) -> Tensor:
+    """log p(feature [D] | parents), nats [K_parent1, ...], one configuration at a time."""
+    log = torch.zeros(table.parents, dtype=torch.float64)
+    for tokens in product(*map(range, table.parents)):
+        mean = torch.zeros(len(feature), dtype=torch.float64)
+        covariance = table.noise * torch.eye(len(feature), dtype=torch.float64)
+        for token, means, covariances in zip(tokens, table.means, table.covariances, strict=True):
+            mean = mean + means[token]
+            covariance = covariance + covariances[token]
+        if table.diagonal:  # what lies between the axes is left out
+            along = table.axes.T @ covariance @ table.axes
+            covariance = table.axes @ along.diagonal().diag() @ table.axes.T
+        log[tokens] = MultivariateNormal(mean, covariance).log_prob(feature)
+    return table.power * log

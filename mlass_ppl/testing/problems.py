@@ -113,6 +113,7 @@ def random_graph(
     kinds: list[Evidence] = [Token()]
     if evidence:
         kinds += [Soft(), Feature(), Token(0.5), Token(2.0), Feature(0.3)]
+        kinds += [Feature(linear=True), Feature(0.3, linear=True)]
 
     @st.composite
     def build(draw: Any) -> MixingGraph:
@@ -163,10 +164,17 @@ def _assemble(sources: list[str], mixtures: list[Mix], heard: list[str]) -> Mixi
     parents = {part for site in mixtures for part in site.parents}
     observed = tuple(site.name for site in mixtures if site.name not in used or site.name in heard)
     sites: list[Site] = [Source(name) for name in sources]
+    leaves = {name: {name} for name in sources}
     for site in mixtures:
-        token = isinstance(site.evidence, Feature) and site.name in parents  # has to have one
-        plain = site.name not in observed or token
-        sites.append(replace(site, evidence=Token()) if plain else site)
+        parts = [leaves[part] for part in (*site.parents, *site.hidden)]
+        leaves[site.name] = set().union(*parts)
+        kind = site.evidence
+        token = isinstance(kind, Feature) and site.name in parents  # has to have one
+        if site.name not in observed or token:
+            kind = Token()
+        elif isinstance(kind, Feature) and len(leaves[site.name]) < sum(map(len, parts)):
+            kind = replace(kind, linear=False)  # its parts are not independent
+        sites.append(replace(site, evidence=kind))
     return MixingGraph("random", tuple(sites), observed)
 
 
@@ -182,7 +190,8 @@ def random_problem(
 
     Alphabets are mixed and shrink as a graph grows, so that it has at most `max_states` joint
     states (or the fewest that `min_alphabet` allows). Tables have zeros, or are smoothed by
-    `Additive` or `BackOff`; Gaussian ones have impossible rows. Priors are flat or up to
+    `Additive` or `BackOff`; Gaussian ones have impossible rows, linear ones are full or diagonal.
+    Priors are flat or up to
     `max_depth` nats deep, partly -inf; evidence may be impossible, while its tokens occur in their
     tables. engine: also gives the tables that this engine asks for beside the graph's own.
     """

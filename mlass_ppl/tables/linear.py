@@ -1,0 +1,234 @@
+"""A table p(x | parents) of a linear feature, put together from each parent's own moments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import log, pi, prod
+
+import torch
+from torch import Tensor
+
+from ..errors import TableError
+from .cells import CellMoments
+from .feature import FeatureTable
+from .precision import Precisions
+from .smoothing import Shrink
+
+FULL = 1 << 17
+"""Configurations up to which each has a covariance matrix of its own."""
+
+_LARGEST = 1 << 24
+
+_BLOCK = 1 << 17
+"""Pairs at once: four arrays of them stay in a processor's cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class LinearGaussianTable(FeatureTable):
+    """p(x | parents) = N(x; sum_i mean_i, noise I + sum_i covariance_i), to the power of `power`.
+
+    A feature that is linear in the signal, of a mixture of independent parents, has the sum of
+    their means and of their covariances: K numbers for each parent say what a table over K^r
+    configurations would have to count.
+
+    means: of each parent, weighted, float64 [K_i, D]. covariances: float64 [K_i, D, D]. noise: a
+    variance in each direction, which keeps narrow cells from being taken at their word. axes:
+    orthonormal columns [D, D]. diagonal: the covariances count along the axes alone, so that many
+    configurations cost no matrix each; the principal axes of the average cell keep most of them.
+    """
+
+    means: tuple[Tensor, ...]
+    covariances: tuple[Tensor, ...]
+    noise: float
+    axes: Tensor
+    diagonal: bool
+    power: float = 1.0
+
+    @classmethod
+    def from_cells(
+        cls,
+        cells: Sequence[CellMoments],
+        weights: Sequence[float],
+        shrink: Shrink = Shrink(),
+        *,
+        hidden: Sequence[tuple[CellMoments, float]] = (),
+        diagonal: bool | None = None,
+    ) -> LinearGaussianTable:
+        """Table of a mixture sum_i weights[i] * (signal of parent i).
+
+        shrink: `strength` pseudo-samples pull each cell to the mean over all cells, and `min_std`
+        is the deviation of the noise. hidden: moments and weights of further parts of the signal
+        that the table is averaged over. diagonal: by default, where there are more than 2^17
+        configurations. Raises TableError on moments of several widths or of nothing.
+        """
+        if not cells or len(cells) != len(weights):
+            raise TableError(
+                f"expected a weight for each parent, got {len(weights)} weights for "
+                f"{len(cells)} moments."
+            )
+        every = [*cells, *(part.pooled() for part, _ in hidden)]
+        if len({cell.width for cell in every}) > 1:
+            raise TableError(
+                f"the parts' features have different widths: {[cell.width for cell in every]}."
+            )
+        average = torch.zeros(every[0].width, every[0].width, dtype=torch.float64)
+        means, covariances = [], []
+        for cell, weight in zip(every, [*weights, *(w for _, w in hidden)], strict=True):
+            mean, spread = cell.gaussians(shrink.strength)
+            means.append(weight * mean)
+            covariances.append(weight**2 * spread)
+            share = cell.number.double() / cell.samples
+            average += torch.einsum("k,kij->ij", share, covariances[-1])
+        known = len(cells)
+        # What is hidden sounds beside every token; one parent carries it for all of them.
+        for part in (means, covariances):
+            part[0] = sum(part[known:], part[0])
+        if diagonal is None:
+            diagonal = prod(len(cell.number) for cell in cells) > FULL
+        return cls(
+            tuple(means[:known]),
+            tuple(covariances[:known]),
+            shrink.min_std**2,
+            torch.linalg.eigh(average)[1],
+            diagonal,
+        )
+
+    @property
+    def parents(self) -> tuple[int, ...]:
+        return tuple(len(mean) for mean in self.means)
+
+    @property
+    def width(self) -> int:
+        return len(self.axes)
+
+    @property
+    def nbytes(self) -> int:
+        own = sum(part.nbytes for part in (*self.means, *self.covariances))
+        if self.diagonal:
+            return own
+        return own + 8 * prod(self.parents) * (self.width * (self.width + 3) // 2 + 1)
+
+    def __repr__(self) -> str:
+        power = "" if self.power == 1 else f", power={self.power:g}"
+        kind = "diagonal" if self.diagonal else "full"
+        return (
+            f"LinearGaussianTable(parents={self.parents}, width={self.width}, {kind}{power}, "
+            f"{self.nbytes / 1e6:.3g} MB)"
+        )
+
+    def raised(self, power: float) -> LinearGaussianTable:
+        return replace(self, power=self._raised(power))
+
+    @cached_property
+    def centres(self) -> tuple[Tensor, ...]:
+        """The means along the axes, float64 [K_i, D]."""
+        return tuple(mean @ self.axes for mean in self.means)
+
+    @cached_property
+    def spreads(self) -> tuple[Tensor, ...]:
+        """The variances along the axes, float64 [K_i, D], without the noise."""
+        axes = self.axes
+        return tuple(
+            torch.einsum("kij,ia,ja->ka", covariance, axes, axes).clamp_min(0)
+            for covariance in self.covariances
+        )
+
+    def gaussian(self, *tokens: Tensor | int) -> tuple[Tensor, Tensor]:
+        """Mean [..., D] and covariance [..., D, D] of the density in some configurations, float64,
+        without the power. tokens: of each parent, int64 of shapes that go together."""
+        given = torch.broadcast_tensors(*(torch.as_tensor(token).cpu() for token in tokens))
+        mean = _added(self.means, given)
+        if self.diagonal:
+            along = _added(self.spreads, given) + self.noise
+            return mean, (self.axes * along[..., None, :]) @ self.axes.T
+        noise = self.noise * torch.eye(self.width, dtype=torch.float64)
+        return mean, _added(self.covariances, given) + noise
+
+    def log_likelihood(self, features: Tensor) -> Tensor:
+        """As of every `FeatureTable`. Raises TableError also where there are more than 2^24
+        configurations: `Truncated()` asks for the promising ones alone."""
+        self._check(features)
+        if prod(self.parents) > _LARGEST:
+            raise TableError(
+                f"a density for each of {prod(self.parents):.2e} configurations of parents "
+                f"{self.parents} is too much. Use infer=Truncated(), which looks at the promising "
+                "ones, or declare partial mixtures, as in chain(n)."
+            )
+        if self.diagonal:
+            flat = self._along_axes(features)
+        else:
+            flat = self._precisions.log_density(features)
+        return flat.mul_(self.power).reshape(-1, *self.parents).to(features)
+
+    def log_density(
+        self, feature: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """power * log density of one feature [D] for A x B sums along the axes, nats [A, B].
+
+        first, second: centres and spreads of groups of parents, already summed within the group,
+        each float [D, A] or [D, B]. Diagonal, in the type of the groups.
+        """
+        y = (feature.to(self.axes) @ self.axes).to(first[0])[:, None]
+        (centre, spread), (other, more) = first, second
+        # In units of the least variance of each axis, so that products of variances stay above 1.
+        least = spread.amin(1, keepdim=True) + more.amin(1, keepdim=True) + self.noise
+        spread, more = (spread + self.noise) / least, more / least
+        rest, other = (y - centre) / least.sqrt(), other / least.sqrt()
+        together = _factors(spread, more)
+        out = centre.new_zeros(centre.shape[1], other.shape[1])
+        step = max(1, _BLOCK // max(1, out.shape[1]))
+        for begin in range(0, len(out), step):
+            rows = slice(begin, begin + step)
+            part = out[rows]
+            square, variance, volume = (torch.empty_like(part) for _ in range(3))
+            for axis in range(self.width):
+                torch.add(spread[axis, rows, None], more[axis], out=variance)
+                torch.sub(rest[axis, rows, None], other[axis], out=square)
+                part.addcdiv_(square.mul_(square), variance)
+                if axis % together:
+                    volume.mul_(variance)
+                else:
+                    volume.copy_(variance)
+                if axis % together == together - 1 or axis == self.width - 1:
+                    part.add_(volume.log_())
+        constant = self.width * log(2 * pi) + float(least.double().log().sum())
+        return out.add_(constant).mul_(-0.5 * self.power)
+
+    def _along_axes(self, features: Tensor) -> Tensor:
+        """Log densities [M, C], float64, without the power."""
+        y = features.to(self.axes) @ self.axes
+        rank, out = len(self.means), None
+        for axis in range(self.width):
+            rest = y[:, axis].reshape(-1, *[1] * rank)
+            variance = torch.full((), self.noise, dtype=torch.float64)
+            for place, (centre, spread) in enumerate(zip(self.centres, self.spreads, strict=True)):
+                shape = [-1 if place == other else 1 for other in range(rank)]
+                rest = rest - centre[:, axis].reshape(shape)
+                variance = variance + spread[:, axis].reshape(shape)
+            term = rest.square_() / variance + variance.log()
+            out = term if out is None else out.add_(term)
+        assert out is not None  # a feature has a width
+        return out.add_(self.width * log(2 * pi)).mul_(-0.5).flatten(1)
+
+    @cached_property
+    def _precisions(self) -> Precisions:
+        """Of all configurations of the parents."""
+        grid = torch.meshgrid(*map(torch.arange, self.parents), indexing="ij")
+        mean, covariance = self.gaussian(*grid)
+        return Precisions.of(mean.flatten(0, -2), covariance.flatten(0, -3))
+
+
+def _factors(first: Tensor, second: Tensor) -> int:
+    """How many variances, sums of one of each along an axis [D, A] and [D, B] and at least 1, can
+    be multiplied before a logarithm is due: logarithms are what takes longest."""
+    largest = float((first.amax(1) + second.amax(1)).max())
+    room = 0.9 * log(torch.finfo(first.dtype).max)
+    return max(1, min(len(first), int(room / max(log(largest), 1.0))))
+
+
+def _added(parts: Sequence[Tensor], tokens: Sequence[Tensor]) -> Tensor:
+    """The sum of each parent's rows."""
+    first, *rest = (part[token] for part, token in zip(parts, tokens, strict=True))
+    return sum(rest, first)
