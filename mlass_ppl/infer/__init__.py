@@ -10,3 +10,4 @@ from .exact import Exact as Exact
 from .extractor import Extractor as Extractor
 from .loopy import LoopyBP as LoopyBP
 from .toy import posterior as posterior
+from .truncated import Truncated as Truncated

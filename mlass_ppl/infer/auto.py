@@ -9,12 +9,18 @@ from torch import Tensor
 
 from ..errors import OptionError, PlanError
 from ..graph import MixingGraph
+from ..tables.feature import FeatureTable
 from .base import AnyTable, Engine, Plan, Posterior
 from .bp import BP
-from .cost import Cost, exact_cost
+from .cost import Cost, bp_cost, exact_cost
 from .exact import Exact
+from .flat import refusal
 from .loopy import LoopyBP
 from .position import Position
+from .report import number
+from .truncated import Truncated
+
+_STATES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -30,11 +36,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class Auto(Engine):
-    """`BP` where the graph is a tree, else `Exact` where it can be afforded, else `LoopyBP`.
+    """`BP` where the graph is a tree, else `Exact` where it can be afforded, else `LoopyBP`; where
+    the sources are directly under features, `Truncated` instead of what cannot be afforded.
 
     memory_limit: bytes that `Exact` may take. operations_limit: multiplications that it may take
-    for one token of one candidate (1e9 are some ten milliseconds on one core). A plan has the
-    `choice` that was made, and prints it.
+    for one token of one candidate (1e9 are some ten milliseconds on one core). A likelihood of more
+    than 2^20 joint states, which features have anew for each mixture, is never multiplied out. A
+    plan has the `choice` that was made, and prints it.
     """
 
     memory_limit: float = 4e9
@@ -51,7 +59,8 @@ class Auto(Engine):
         return (
             f"{self!r}: BP() where the graph is a tree; else Exact() within "
             f"{self.memory_limit / 1e9:.3g} GB and {self.operations_limit:.0e} operations a token; "
-            "else LoopyBP(). Auto().select(graph, tables) tells which, and why."
+            "else LoopyBP(); Truncated() for many sources directly under features. "
+            "Auto().select(graph, tables) tells which, and why."
         )
 
     def select(self, graph: MixingGraph, tables: Mapping[str, AnyTable] | None = None) -> Choice:
@@ -64,18 +73,29 @@ class Auto(Engine):
         return AutoPlan(self, choice, plan or choice.engine.plan(graph, tables))
 
     def is_exact(self, graph: MixingGraph) -> bool:
-        """True on trees. Elsewhere it depends on the tables, and `posterior.exact` tells."""
-        return graph.is_tree
+        """True on trees, if those with several sources directly under a feature have their
+        alphabets declared, and few. Elsewhere it depends on the tables: `posterior.exact` tells."""
+        if not graph.is_tree:
+            return False
+        if not _is_flat(graph):
+            return True
+        sizes = graph.alphabets()
+        return all(name in sizes for name in graph.latent) and _states(graph, sizes) <= _STATES
 
     def _pick(
         self, graph: MixingGraph, tables: Mapping[str, AnyTable] | None
     ) -> tuple[Choice, Plan | None]:
         """The choice, and its plan where that had to be made."""
+        flat = _is_flat(graph)
+        if flat and (states := _states(graph, _sizes(graph, tables))) > _STATES:
+            few = f"of whose {number(states)} joint states it takes the promising ones"
+            return _truncated(graph, few), None
         if (cycle := graph.cycle()) is None:
             reason = f"BP(), since '{graph.name}' is a tree, on which one pass is exact."
             return Choice(BP(), reason), None
         loop = f"since '{graph.name}' has the cycle {' - '.join([*cycle, cycle[0]])}"
         exact, plan = Exact(memory_limit=self.memory_limit), None
+        why = ""
         if tables is None:
             cost = _dense(graph)
         else:
@@ -83,13 +103,43 @@ class Auto(Engine):
                 plan = exact.plan(graph, tables)
             except PlanError as error:
                 why = str(error).split(". ")[0]
-                return Choice(LoopyBP(), f"LoopyBP(), {loop}, and {why}."), None
-            known = all(name in plan.sizes for name in graph.latent)
-            cost = plan.sparse_cost if known else _dense(graph)
-        if cost.states * 8 > self.memory_limit or cost.operations > self.operations_limit:
+            else:
+                known = all(name in plan.sizes for name in graph.latent)
+                cost = plan.sparse_cost if known else _dense(graph)
+        if not why and (
+            cost.states * 8 > self.memory_limit or cost.operations > self.operations_limit
+        ):
             why = f"Exact() would need {cost}, more than is allowed"
+        if why and flat:
+            return _truncated(graph, f"and {why}"), None
+        if why:
             return Choice(LoopyBP(), f"LoopyBP(), {loop}, and {why}."), None
         return Choice(exact, f"Exact(), {loop}, and takes about {cost}."), plan
+
+
+def _is_flat(graph: MixingGraph) -> bool:
+    """Whether features have several sources, and nothing else, as their parents."""
+    return refusal(graph) is None and any(len(factor.parents) > 1 for factor in graph.factors)
+
+
+def _truncated(graph: MixingGraph, why: str) -> Choice:
+    sources = f"'{graph.name}' has {len(graph.sources)} sources directly under features"
+    return Choice(Truncated(), f"Truncated(), since {sources}, {why}.")
+
+
+def _sizes(graph: MixingGraph, tables: Mapping[str, AnyTable] | None) -> dict[str, int]:
+    """Alphabets, 256 where neither the graph nor a table says."""
+    sizes = graph.alphabets(256)
+    for factor in graph.factors:
+        table = (tables or {}).get(factor.name)
+        if isinstance(table, FeatureTable):
+            sizes.update(zip(factor.parents, table.parents, strict=False))
+    return sizes
+
+
+def _states(graph: MixingGraph, sizes: Mapping[str, int]) -> float:
+    """Joint states of the largest factor."""
+    return bp_cost(graph, sizes).states
 
 
 def _dense(graph: MixingGraph) -> Cost:
@@ -115,6 +165,9 @@ class AutoPlan(Plan):
         return self.picked.posterior(log_priors, evidence)
 
     def position(
-        self, log_priors: Mapping[str, Tensor], evidence: Mapping[str, Tensor]
+        self,
+        log_priors: Mapping[str, Tensor],
+        evidence: Mapping[str, Tensor],
+        tables: Mapping[str, AnyTable] | None = None,
     ) -> Position:
-        return self.picked.position(log_priors, evidence)
+        return self.picked.position(log_priors, evidence, tables)

@@ -122,9 +122,13 @@ class Plan(abc.ABC):
         """
 
     def position(
-        self, log_priors: Mapping[str, Tensor], evidence: Mapping[str, Tensor]
+        self,
+        log_priors: Mapping[str, Tensor],
+        evidence: Mapping[str, Tensor],
+        tables: Mapping[str, AnyTable] | None = None,
     ) -> Position:
-        """Checked input, in rows; for engines of one's own."""
+        """Checked input, in rows; for engines of one's own. tables: those whose likelihood of every
+        configuration is wanted; by default all of them."""
         from .position import check_position
 
         sizes = dict(self.sizes)
@@ -132,7 +136,8 @@ class Plan(abc.ABC):
             if name in log_priors:
                 sizes.setdefault(name, log_priors[name].shape[-1])
         self.sizes = sizes
-        return check_position(self.graph, self.tables, self.sizes, self.seen, log_priors, evidence)
+        tables = self.tables if tables is None else tables
+        return check_position(self.graph, tables, self.sizes, self.seen, log_priors, evidence)
 
 
 @dataclass(frozen=True)

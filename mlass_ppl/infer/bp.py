@@ -30,7 +30,8 @@ class BP(Engine):
     draw: "joint" samples all sources together by backward sampling; "marginals" samples each site
     from its own marginal, the paper's variant, which is no posterior sample (about half of its
     tuples are impossible under exact support). dense_limit: tables of up to this many bytes are
-    held dense; larger ones are contracted over their positive cells in logarithms.
+    held dense; larger ones are contracted over the cells that were seen, smoothed ones over all
+    cells in logarithms.
 
     Refuses a graph with a cycle by naming it.
     """
@@ -117,5 +118,5 @@ class BPPosterior(JointPosterior):
             assert isinstance(again, MessagePass)
             again.marginals()
             for key in again.sent():
-                out[key][rows] = again.normalised(key)
+                out[key][rows] = again.normalised(key).to(out[key])
         return {key: value.unflatten(0, self.position.shape) for key, value in out.items()}

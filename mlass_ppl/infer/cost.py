@@ -49,6 +49,16 @@ def loopy_cost(graph: MixingGraph, sizes: Mapping[str, int]) -> Cost:
     return Cost(sum(n * size for n, size in zip(latent, cells, strict=True)), max(cells))
 
 
+def truncated_cost(graph: MixingGraph, sizes: Mapping[str, int], keep: int) -> Cost:
+    """All pairs of the tuples on the lists of two groups, each of up to `keep` tuples."""
+    from .shortlist import halves
+
+    pairs = 1.0
+    for group in halves(graph.sources):
+        pairs *= min(keep, prod(sizes[name] for name in group))
+    return Cost(pairs, pairs)
+
+
 def extractor_cost(graph: MixingGraph, sizes: Mapping[str, int]) -> Cost:
     states = float(sum(sizes[name] for name in graph.sources))
     return Cost(states * len(graph.observed), states)
@@ -58,6 +68,8 @@ def cost_lines(graph: MixingGraph, sizes: Mapping[str, int]) -> list[str]:
     """A line for each engine, or one that says what is missing."""
     if any(name not in sizes for name in (*graph.latent, *graph.known)):
         return ["  cost: alphabets unknown; pass describe(alphabet=256)"]
+    from .flat import KEEP, refusal
+
     lines = [f"  Exact      {exact_cost(graph, sizes)}"]
     cycle = graph.cycle()
     if cycle is None:
@@ -65,6 +77,8 @@ def cost_lines(graph: MixingGraph, sizes: Mapping[str, int]) -> list[str]:
     else:
         lines.append(f"  BP         refuses: cycle {' - '.join([*cycle, cycle[0]])}")
         lines.append(f"  LoopyBP    {loopy_cost(graph, sizes)}, for each step (approximate)")
+    if refusal(graph) is None and len(graph.sources) > 1:
+        lines.append(f"  Truncated  {truncated_cost(graph, sizes, KEEP)} (the promising tuples)")
     lines.append(f"  Extractor  {extractor_cost(graph, sizes)} (each source on its own)")
     return lines
 

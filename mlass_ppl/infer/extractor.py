@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import EngineError
 from ..graph import Factor, MixingGraph
-from ..tables.gaussian import GaussianTable
+from ..tables.feature import FeatureTable
 from ..tables.table import Table
 from .algebra import log_sum
 from .base import AnyTable, Engine, Plan, Posterior
@@ -33,7 +33,7 @@ class Extractor(Engine):
         if _is_star(graph):
             return graph.factors
         return tuple(
-            Factor(child, (source,), f"{child}|{source}", child in graph.features)
+            graph.factor(child, (source,), f"{child}|{source}")
             for child in graph.observed
             for source in graph.leaf_weights(child)
         )
@@ -91,7 +91,7 @@ class ExtractorPlan(Plan):
     def _likelihood(self, factor: Factor, given: Tensor, mixtures: int) -> Tensor:
         """log p(evidence | source) [M, K_source]."""
         table = self.tables[factor.name]
-        if isinstance(table, GaussianTable):
+        if isinstance(table, FeatureTable):
             return log_likelihood(factor.child, table, given, mixtures)
         log = self._log[factor.name]
         if factor.child in self.graph.known:

@@ -18,6 +18,9 @@ from .random import Random, draw, uniforms
 Kind = Literal["linear", "sum", "max"]
 """Sum-product in linear space, sum-product in logarithms, max-product in logarithms."""
 
+_RANGE = 600.0
+"""Nats, less than the range of float64 (708), with room for sums and for what rescaling leaves."""
+
 Pick = Callable[[Tensor], Tensor]
 """Chooses an index of each row of weights [R, L], or -1 where a row has no mass."""
 
@@ -43,6 +46,12 @@ class Pass(Protocol):
 class JointPlan(Plan):
     """A plan that runs."""
 
+    @property
+    def spread(self) -> float:
+        """How far the positive cells of all tables lie apart at most, nats; infinite where that is
+        not known beforehand."""
+        return float("inf")
+
     @abc.abstractmethod
     def run(self, position: Position, kind: Kind) -> Pass: ...
 
@@ -65,14 +74,19 @@ class JointPosterior(Posterior):
         self._pass = plan.run(position, plan.kind(position))
         log_evidence = self._pass.log_evidence.clone()
         if len(rows := self._weak()):
-            log_evidence[rows] = self._again(rows).log_evidence
+            log_evidence[rows] = self._again(rows).log_evidence.to(log_evidence)
         self.log_evidence = log_evidence.reshape(position.shape)
 
     def _weak(self) -> Tensor:
         return self._pass.weak.nonzero()[:, 0]
 
     def _again(self, rows: Tensor) -> Pass:
-        return self._plan.run(self.position.rows(rows), "sum")
+        """Where nothing can underflow in 64 bits, these will do, at a fraction of the time; a row
+        without mass is then impossible."""
+        position = self.position.rows(rows)
+        if self._plan.spread + position.spread() < _RANGE:
+            return self._plan.run(position.double(), "linear")
+        return self._plan.run(position, "sum")
 
     @cached_property
     def _possible(self) -> Tensor:
@@ -83,7 +97,7 @@ class JointPosterior(Posterior):
         out = question(self._pass, torch.arange(len(self.position), device=self._pass.weak.device))
         if len(rows := self._weak()):
             for name, value in question(self._again(rows), rows).items():
-                out[name][rows] = value
+                out[name][rows] = value.to(out[name])
         return out
 
     def _shaped(self, tokens: Mapping[str, Tensor], possible: Tensor) -> dict[str, Tensor]:

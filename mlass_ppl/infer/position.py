@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import EngineError, UnseenToken
 from ..graph import MixingGraph
-from ..tables.gaussian import GaussianTable
+from ..tables.feature import FeatureTable
 from .base import AnyTable
 
 
@@ -53,6 +53,24 @@ class Position:
         shape = (parents.shape[0], parents.shape[1])
         return replace(self.rows((first + parents).flatten()), shape=shape)
 
+    def double(self) -> Position:
+        """The position in 64 bits."""
+        return replace(
+            self,
+            unary={name: log.double() for name, log in self.unary.items()},
+            likelihood={name: log.double() for name, log in self.likelihood.items()},
+        )
+
+    def spread(self) -> float:
+        """How far the finite log weights of all sites lie apart at most, nats."""
+        if self.likelihood:
+            return float("inf")
+        total = 0.0
+        for log in self.unary.values():
+            finite = log[log > float("-inf")]
+            total += float(finite.max() - finite.min()) if len(finite) else 0.0
+        return total
+
     def weighted(self, weights: Mapping[str, Tensor]) -> Position:
         """With more log weights [R, K] on some latent sites."""
         unary = dict(self.unary)
@@ -94,19 +112,25 @@ def check_position(
         unary[name] = log.to(like)[mixture]
     likelihood: dict[str, Tensor] = {}
     for factor in graph.factors:
-        if factor.feature and isinstance(table := tables.get(factor.name), GaussianTable):
+        if factor.feature and isinstance(table := tables.get(factor.name), FeatureTable):
             log = log_likelihood(factor.child, table, evidence[factor.child], shape[0])
             likelihood[factor.name] = log.to(like)
     return Position(shape, mixture, unary, known, likelihood)
 
 
-def log_likelihood(name: str, table: GaussianTable, feature: Tensor, mixtures: int) -> Tensor:
+def log_likelihood(name: str, table: FeatureTable, feature: Tensor, mixtures: int) -> Tensor:
     """log p(feature | parents) of the feature [M, D] observed at a site, nats, float64
     [M, K_parent1, ...]. Raises EngineError unless the feature is finite and of that shape."""
+    check_feature(name, table, feature, mixtures)
+    return table.log_likelihood(feature.double().cpu())
+
+
+def check_feature(name: str, table: FeatureTable, feature: Tensor, mixtures: int) -> None:
+    """Raises EngineError unless the feature [M, D] observed at a site is finite and of the table's
+    width."""
     _check_floats(name, feature, (mixtures, table.width), "a feature, Feature()")
     if not torch.isfinite(feature).all():
         raise EngineError(f"evidence['{name}'] must be finite features.")
-    return table.log_likelihood(feature.double().cpu())
 
 
 def _check_priors(

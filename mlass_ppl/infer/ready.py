@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import TableError
 from ..evidence import Feature, Token
 from ..graph import Factor, MixingGraph
-from ..tables.gaussian import GaussianTable
+from ..tables.feature import FeatureTable
 from ..tables.table import Table
 from .base import AnyTable
 
@@ -34,7 +34,7 @@ def ready_tables(
                 f"given are {sorted(tables)}."
             )
         _check_kind(factor, table)
-        shape = table.parents if isinstance(table, GaussianTable) else table.shape
+        shape = table.parents if isinstance(table, FeatureTable) else table.shape
         axes = factor.parents if factor.feature else (*factor.parents, factor.child)
         if len(shape) != len(axes):
             last = "" if factor.feature else f", and last {factor.child}"
@@ -55,8 +55,8 @@ def ready_tables(
 
 
 def _check_kind(factor: Factor, table: Any) -> None:
-    gaussian = isinstance(table, GaussianTable)
-    if not isinstance(table, (Table, GaussianTable)):
+    gaussian = isinstance(table, FeatureTable)
+    if not isinstance(table, (Table, FeatureTable)):
         raise TableError(
             f"the table of '{factor.name}' is a {type(table).__name__}; expected a Table, as from "
             "Table.from_array(probabilities)."
@@ -69,7 +69,8 @@ def _check_kind(factor: Factor, table: Any) -> None:
     if factor.feature and not gaussian:
         raise TableError(
             f"'{factor.child}' is observed as a feature, so its table must be a GaussianTable, as "
-            "from GaussianTable.from_arrays(mean, std); got a Table of tokens."
+            "from GaussianTable.from_arrays(mean, std), or a LinearGaussianTable, as from "
+            "LinearGaussianTable.from_cells(cells, weights); got a Table of tokens."
         )
 
 

@@ -11,7 +11,7 @@ from ..declare import Program, compile_program
 from ..errors import EngineError
 from ..evidence import Evidence, Feature, Soft, Token
 from ..graph import MixingGraph
-from ..tables.gaussian import GaussianTable
+from ..tables.feature import FeatureTable
 from ..tables.table import Table
 from .auto import Auto
 from .base import AnyTable, Engine, Posterior
@@ -28,12 +28,12 @@ def posterior(
     """Posterior of a toy graph given what was observed.
 
     tables: p(child | parents) by the engine's factor names, as `Table` or array with the child on
-    the last axis, or as `GaussianTable`. priors: probabilities [K] of each source (or [M, C, K] of
-    many rows). evidence: for each observed site a token; or weights over its tokens [K], not
-    negative, as in `{"mixture": [0.1, 0.9]}`; or a feature [D] where its table is Gaussian. It is
-    declared on the site as `Token()`, `Soft()` or `Feature()`; here the declaration may be left
-    out. infer: the engine (default Auto()). Answers have M = C = 1 for priors of one axis:
-    `posterior(...).marginals()["a"][0, 0]`.
+    the last axis, or as `GaussianTable` or `LinearGaussianTable`. priors: probabilities [K] of each
+    source (or [M, C, K] of many rows). evidence: for each observed site a token; or weights over
+    its tokens [K], not negative, as in `{"mixture": [0.1, 0.9]}`; or a feature [D] where its table
+    is Gaussian. It is declared on the site as `Token()`, `Soft()` or `Feature()`; here the
+    declaration may be left out. infer: the engine (default Auto()). Answers have M = C = 1 for
+    priors of one axis: `posterior(...).marginals()["a"][0, 0]`.
 
     Raises GraphError, TableError, EngineError, PlanError or UnseenToken.
     """
@@ -57,7 +57,7 @@ def posterior(
             )
         observed = observed.double()
         known = graph.evidence(name)
-        if isinstance(tables.get(name), GaussianTable):
+        if isinstance(tables.get(name), FeatureTable):
             kinds[name] = known if isinstance(known, Feature) else Feature()
         else:
             kinds[name] = known if isinstance(known, Soft) else Soft()
@@ -65,7 +65,7 @@ def posterior(
         given[name] = observed.expand(rows, -1)
     graph = graph.with_evidence(kinds)
     ready = {
-        name: table if isinstance(table, (Table, GaussianTable)) else Table.from_array(table)
+        name: table if isinstance(table, (Table, FeatureTable)) else Table.from_array(table)
         for name, table in tables.items()
     }
     plan = engine.plan(graph, ready)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...graph import Factor
-from ...tables.gaussian import GaussianTable
+from ...tables.feature import FeatureTable
 from ...tables.table import Table
 from .support import Allow, Input, Support, matches, sort_keys
 
@@ -31,7 +31,7 @@ class Cells(Protocol):
 
 
 def cells_of(
-    factor: Factor, table: Table | GaussianTable, known: Sequence[str], allow: Allow
+    factor: Factor, table: Table | FeatureTable, known: Sequence[str], allow: Allow
 ) -> Cells:
     """Cells of a table, where the tokens of the `known` sites will be given.
 
@@ -45,22 +45,23 @@ def cells_of(
 class ListedCells:
     """All positive cells, sorted by the given sites.
 
-    Of a Gaussian table, whose values differ from mixture to mixture, they are the possible parents;
-    `Support.places` says where in the likelihoods [K_parent1, ...] each is.
+    Of a feature's table, whose values differ from mixture to mixture, they are what parents are
+    possible; `Support.places` says where in the likelihoods [K_parent1, ...] each is.
     """
 
     def __init__(
         self,
         factor: Factor,
-        table: Table | GaussianTable,
+        table: Table | FeatureTable,
         known: Sequence[str],
         allow: Allow,
     ) -> None:
         names = factor.parents if factor.feature else (*factor.parents, factor.child)
         places: dict[Input, Tensor] = {}
-        if isinstance(table, GaussianTable):
+        if isinstance(table, FeatureTable):
             shape: tuple[int, ...] = table.parents
-            places[factor.name] = cell = table.possible.flatten().nonzero()[:, 0]
+            allow(prod(shape), names)
+            places[factor.name] = cell = table.possible_cells()
             index = torch.stack(torch.unravel_index(cell, shape))
             log = torch.zeros(len(cell), dtype=torch.float64)
         else:

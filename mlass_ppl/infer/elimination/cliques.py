@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...graph import MixingGraph
-from ...tables.gaussian import GaussianTable
+from ...tables.feature import FeatureTable
 from ..base import AnyTable
 from .cells import cells_of
 from .order import Bucket
@@ -68,7 +68,7 @@ class Cliques:
         self.graph, self.buckets, self.sizes = graph, buckets, sizes
         self._allow, self._room = allow, room
         self.features = tuple(
-            name for name, table in tables.items() if isinstance(table, GaussianTable)
+            name for name, table in tables.items() if isinstance(table, FeatureTable)
         )
         self.cells = {
             factor.name: cells_of(factor, tables[factor.name], graph.known, allow)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -12,15 +13,23 @@ from ...tables.table import Table
 from ..algebra import Algebra, Linear, Logarithmic
 from ..base import AnyTable, Engine
 from ..joint import JointPlan, Kind
-from ..kernels import DenseKernel, Kernel, LikelihoodKernel, SparseKernel, StructuredKernel
+from ..kernels import (
+    DenseKernel,
+    Kernel,
+    LikelihoodKernel,
+    SlicedKernel,
+    SparseKernel,
+    StructuredKernel,
+)
 from ..kernels.cells import pays
 from ..position import Position
 from ..ready import ready_tables, seen_tokens
 
 
 class MessagePlan(JointPlan):
-    """Messages are linear where every table of tokens takes up to `dense_limit` bytes; else, and
-    for modes, in logarithms over the positive cells."""
+    """Messages are linear where every table of tokens takes up to `dense_limit` bytes, or has exact
+    support, so that the cells that were seen serve instead; else, and for modes, in logarithms over
+    the positive cells."""
 
     def __init__(
         self,
@@ -52,19 +61,32 @@ class MessagePlan(JointPlan):
             return "Gaussian likelihood of each mixture"
         if self._is_small(table, 4):
             return "seen cells" if pays(table) and not sliced else "dense"
-        return "sparse, in logarithms" if table.background is None else "sparse and its background"
+        if table.background is None:
+            return "slices of seen cells" if sliced else "seen cells"
+        return "sparse and its background"
 
     def kind(self, position: Position) -> Kind:
         item = position.like.element_size()
-        small = all(self._is_small(table, item) for _, table in self._counted())
-        return "linear" if small else "sum"
+        fit = all(t.background is None or self._is_small(t, item) for _, t in self._counted())
+        return "linear" if fit else "sum"
+
+    @cached_property
+    def spread(self) -> float:
+        """As of every plan; known where all tables are of tokens and have exact support."""
+        total = 0.0
+        for table in self.tables.values():
+            if not isinstance(table, Table) or table.background is not None:
+                return float("inf")
+            if len(seen := table.probability[table.probability > 0]):
+                total += float(seen.max().log() - seen.min().log())
+        return total
 
     def _of_tables(self, kind: Kind, dtype: torch.dtype, device: torch.device) -> dict[str, Kernel]:
         """Kernels of every factor with a token, built when first asked for."""
         key = (kind, dtype, device)
         if key not in self._kernels:
             self._kernels[key] = {
-                name: _kernel(table, kind, dtype, device) for name, table in self._counted()
+                name: self._kernel(table, kind, dtype, device) for name, table in self._counted()
             }
         return self._kernels[key]
 
@@ -80,9 +102,10 @@ class MessagePlan(JointPlan):
             scale = scale + kernel.scale
         return algebra, kernels, scale
 
-
-def _kernel(table: Table, kind: Kind, dtype: torch.dtype, device: torch.device) -> Kernel:
-    if kind == "linear":
-        return DenseKernel(table, dtype, device)
-    logarithmic = SparseKernel if table.background is None else StructuredKernel
-    return logarithmic(table, dtype, device, largest=kind == "max")
+    def _kernel(self, table: Table, kind: Kind, dtype: torch.dtype, device: torch.device) -> Kernel:
+        if kind == "linear" and self._is_small(table, dtype.itemsize):
+            return DenseKernel(table, dtype, device)
+        if kind == "linear":
+            return SlicedKernel(table, dtype, device)
+        logarithmic = SparseKernel if table.background is None else StructuredKernel
+        return logarithmic(table, dtype, device, largest=kind == "max")
