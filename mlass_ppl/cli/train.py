@@ -1,4 +1,4 @@
-"""`mlass train`: a codec, a prior, or the whole digit bundle."""
+"""`mlass train`: a codec, a prior (and on), a refiner, alphabets, or the whole digit bundle."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from typing import Annotated
 
 import typer
 
-from ._common import say, sentences
+from ._common import say, sentences, settle_threads
+from ._variadic import VariadicCommand
+from .train_continued import continued
+from .train_refiner import refiner
 
 train = typer.Typer(help="Train the parts of a bundle.", no_args_is_help=True)
+train.command(cls=VariadicCommand)(refiner)
+train.command("continue")(continued)
 
 Out = Annotated[Path, typer.Option("--out", "--bundle", help="Folder of the bundle.")]
 Root = Annotated[
@@ -69,6 +74,31 @@ def prior(
         )
         nats = bundle.card["priors"]["digit"]["validation_nats"]
         say(f"prior: {nats:.3f} nats a token on the validation images; in {out}")
+
+
+@train.command()
+def alphabets(
+    out: Out = Path("models/mnist"),
+    data_root: Root = None,
+    middle: Annotated[int, typer.Option(help="Codes K for partial mixtures.")] = 512,
+    fine: Annotated[int, typer.Option(help="Codes K for observed mixtures.")] = 2048,
+    seed: Annotated[int, typer.Option(help="Seed of mixing and k-means.")] = 0,
+) -> None:
+    """Fit the larger alphabets of mixtures, the codecs `middle` and `fine`, into a bundle.
+
+    Tables for them are counted as for any program that names them: `mlass count --program FILE`.
+    """
+    with sentences():
+        settle_threads()
+        from ..train.alphabets import make_alphabets
+
+        bundle = make_alphabets(out, data_root, middle=middle, fine=fine, seed=seed)
+        for key in ("middle", "fine"):
+            facts = bundle.card["codecs"][key]
+            say(
+                f"{key}: {facts['alphabet']} codes, {facts['psnr_db']:.2f} dB on mixtures of "
+                "validation images"
+            )
 
 
 @train.command()

@@ -152,7 +152,8 @@ def count_into(
     returns a line on each table."""
     bundle, graph = load(out), compile_program(program)
     factors = infer.factors(graph)
-    recipes = list(dict.fromkeys(bundle.recipe(graph, factor) for factor in factors))
+    needed = (recipe for factor in factors for recipe in bundle.recipes(graph, factor))
+    recipes = list(dict.fromkeys(needed))
     if force:
         kept = {recipe: c for recipe, c in bundle.counts.items() if recipe not in recipes}
         bundle = replace(bundle, counts=kept)

@@ -5,21 +5,79 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from ..errors import DataError, OptionError
 
 
-def _loader(data: Tensor, batch_size: int, generator: torch.Generator | None) -> DataLoader:
-    """Batches cut from one tensor by index: no copying item by item."""
+class Group(Protocol):
+    """Items that fit into one batch with each other, but not with those of other groups."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: list[int]) -> Any:
+        """The batch of these rows."""
+        ...
+
+    def tensors(self) -> Sequence[Tensor]:
+        """All that the group holds."""
+        ...
+
+
+Data = Tensor | Sequence[Group]
+
+
+class _Groups(Dataset):
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self.groups = groups
+
+    def __getitem__(self, key: tuple[int, list[int]]) -> Any:
+        number, rows = key
+        return self.groups[number][rows]
+
+
+class _GroupBatches:
+    """Batches as (group, rows), each from one group; shuffled within and between the groups where
+    there is a generator, and then without the rows that fill no batch."""
+
+    def __init__(
+        self, sizes: Sequence[int], batch_size: int, generator: torch.Generator | None
+    ) -> None:
+        self.sizes, self.batch_size, self.generator = sizes, batch_size, generator
+
+    def __len__(self) -> int:
+        short = 0 if self.generator is not None else self.batch_size - 1
+        return sum((size + short) // self.batch_size for size in self.sizes)
+
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        batches: list[tuple[int, list[int]]] = []
+        for number, size in enumerate(self.sizes):
+            rows = torch.arange(size)
+            if self.generator is not None:
+                rows = torch.randperm(size, generator=self.generator)
+                rows = rows[: size // self.batch_size * self.batch_size]
+            parts = rows.split(self.batch_size) if len(rows) else ()
+            batches += [(number, part.tolist()) for part in parts]
+        if self.generator is not None:
+            order = torch.randperm(len(batches), generator=self.generator).tolist()
+            batches = [batches[place] for place in order]
+        return iter(batches)
+
+
+def _loader(data: Data, batch_size: int, generator: torch.Generator | None) -> DataLoader:
+    """Batches cut from tensors by index: no copying item by item."""
+    if not isinstance(data, Tensor):
+        parts = _GroupBatches([len(group) for group in data], batch_size, generator)
+        return DataLoader(_Groups(data), sampler=parts, batch_size=None)
     order = (
         SequentialSampler(range(len(data)))
         if generator is None
@@ -55,8 +113,8 @@ class _Settings(lightning.Callback):
 
 def fit(
     module: lightning.LightningModule,
-    train: Tensor,
-    validation: Tensor,
+    train: Data,
+    validation: Data,
     epochs: int,
     batch_size: int,
     seed: int,
@@ -68,14 +126,16 @@ def fit(
 ) -> None:
     """Train `module` in place, with a checkpoint at the end of each epoch in `run`.
 
-    resume: go on from the checkpoint there. `settings`, the seed and the data are noted in it;
-    OptionError when they are others than now. Raises DataError when there is less than one batch.
+    train, validation: one tensor, or groups, of which every batch comes from one. resume: go on
+    from the checkpoint there. `settings`, the seed and the data are noted in it; OptionError when
+    they are others than now. Raises DataError when there is less than one batch, in any group.
     """
-    if len(train) < batch_size or not len(validation):
-        raise DataError(
-            f"expected at least one batch of {batch_size} to train on and something to validate "
-            f"with, got {len(train)} and {len(validation)}."
-        )
+    for part in [train] if isinstance(train, Tensor) else train:
+        if len(part) < batch_size or not len(validation):
+            raise DataError(
+                f"expected at least one batch of {batch_size} to train on and something to "
+                f"validate with, got {len(part)} and {len(validation)}."
+            )
     settings |= {"seed": seed, "batch_size": batch_size, "data": _checksum(train)}
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     newest = run / "last.ckpt"
@@ -112,8 +172,11 @@ def fit(
         )
 
 
-def _checksum(data: Tensor) -> str:
-    return hashlib.sha256(data.contiguous().numpy().data).hexdigest()[:16]
+def _checksum(data: Data) -> str:
+    digest = hashlib.sha256()
+    for part in [data] if isinstance(data, Tensor) else [x for g in data for x in g.tensors()]:
+        digest.update(part.contiguous().numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def _check_resume(checkpoint: Path, settings: dict[str, Any]) -> None:

@@ -58,7 +58,7 @@ def add_labels(
             f"this prior has {prior.labels} classes already; add labels to the unconditional one."
         )
     model = copy.deepcopy(prior.model).eval().requires_grad_(False)
-    out = CausalLM(model, prior.alphabet, classes)
+    out = CausalLM(model, prior.alphabet, classes, begin=prior.begin)
     rows = out.classes.weight
     tokens, labels, held, own = (x.to(rows.device) for x in (tokens, labels, *validation))
     optimiser = torch.optim.AdamW([rows], rate, betas=(0.9, 0.98), weight_decay=0.0)

@@ -31,15 +31,20 @@ class _PriorTraining(lightning.LightningModule):
         self.log("validation_nats", self._nats(tokens), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
-        matrices = [p for p in self.parameters() if p.ndim > 1]
-        vectors = [p for p in self.parameters() if p.ndim <= 1]
-        groups = [
-            {"params": matrices, "weight_decay": 0.05},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-        optimiser = torch.optim.AdamW(groups, self.rate, betas=(0.9, 0.98))
+        optimiser = adamw(self, self.rate)
         schedule = OneCycle(self, optimiser, pct_start=0.05)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def adamw(module: torch.nn.Module, rate: float) -> torch.optim.AdamW:
+    """AdamW over all weights of a module; matrices decay, vectors do not."""
+    matrices = [p for p in module.parameters() if p.ndim > 1]
+    vectors = [p for p in module.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": 0.05},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, rate, betas=(0.9, 0.98))
 
 
 @torch.no_grad()

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ._separating.signals import Weights, importance
-from .codecs.base import Codec
-from .errors import OptionError
+from .._separating.signals import Weights, importance
+from ..codecs.base import Codec
+from ..errors import OptionError
+from .base import Progress, Refinement, check_weights
 
-Progress = Callable[[int, int], None]
+if TYPE_CHECKING:
+    from ..bundle import Bundle
 
 
 @dataclass(frozen=True)
-class Refine:
+class Refine(Refinement):
     """The references' refinement: Adam on the latents, mixture error plus a pull to the start.
 
     steps: Adam steps. lr: learning rate, halved every `steps / 5`. pull: weight of the mean
@@ -40,6 +43,18 @@ class Refine:
                 "Refine's lr must be positive and its pull not negative, both finite; got "
                 f"lr={self.lr} and pull={self.pull}."
             )
+
+    def __call__(
+        self,
+        bundle: Bundle,
+        signals: Mapping[str, Tensor],
+        tokens: Mapping[str, Tensor],
+        weights: Weights,
+        observed: Mapping[str, Tensor],
+        progress: Progress | None = None,
+    ) -> dict[str, Tensor]:
+        """`refine` from the tokens; the signals decoded from them are not looked at."""
+        return refine(bundle.codec, tokens, weights, observed, self, progress)
 
 
 def refine(
@@ -96,10 +111,7 @@ def _by_site(
             f"site with weights {{site: {{source: float}}}}; got signals of {list(observed)} and "
             f"weights of {list(weights)}."
         )
-    if silent := [name for name in tokens if not any(name in own for own in mixing.values())]:
-        raise OptionError(
-            f"sources {silent} have no weight in any signal; weights are of {list(weights)}."
-        )
+    check_weights(tokens, mixing)
     return observed, mixing
 
 
