@@ -1,0 +1,18 @@
+"""Codecs with a format on disk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .image import ImageVQVAE, ImageVQVAEConfig
+from .lass import LassVQVAE, LassVQVAEConfig
+from .patches import PatchCodec, PatchCodecConfig
+
+StoredCodec = ImageVQVAE | LassVQVAE | PatchCodec
+
+KINDS: dict[str, tuple[type[StoredCodec], type[Any]]] = {
+    "image-vqvae": (ImageVQVAE, ImageVQVAEConfig),
+    "lass-vqvae": (LassVQVAE, LassVQVAEConfig),
+    "patches": (PatchCodec, PatchCodecConfig),
+}
+"""Class and configuration, by the kind that `describe` tells."""
