@@ -16,11 +16,11 @@ from ._separating.loop import TokenLoop, Unseen
 from .bundle import Bundle
 from .declare import Program, compile_program
 from .errors import ConvergenceWarning, OptionError
+from .estimate import Estimate, Mean
 from .graph import MixingGraph
 from .infer import Auto, Engine
-from .refine import Refine
-from .refine import refine as refine_signals
-from .search import Sample, Search
+from .refine import Refinement
+from .search import SMC, Search
 from .separation import Separation
 
 Progress = Callable[[int, int], None]
@@ -34,7 +34,8 @@ def separate(
     *,
     infer: Engine | None = None,
     search: Search | None = None,
-    refine: Refine | None = None,
+    estimate: Estimate | None = None,
+    refine: Refinement | None = None,
     seed: int = 0,
     streams: Sequence[int] | None = None,
     batch_size: int = 64,
@@ -49,8 +50,10 @@ def separate(
     recording, a mapping {observed site: such a signal}. The codec gives the evidence that each
     observed site declares: tokens, log weights or features.
 
-    infer: the engine (default Auto()); search: how candidates grow (default Sample(64)); refine:
-    gradient refinement of the chosen candidate (default none). seed, streams: mixture i draws from
+    infer: the engine (default Auto()); search: how candidates grow (default SMC(64));
+    estimate: how they become one separation (default Mean(), the posterior mean; Nearest() is
+    LASS's choice); refine: what follows (default nothing): Learned() by the bundle's network,
+    Refine() by gradient steps, or a `Refinement` of one's own. seed, streams: mixture i draws from
     its own random stream (seed, streams[i]), streams 0..M-1 by default, so its result does not
     depend on what else is in the batch. batch_size: mixtures at once. on_unseen: an observed token
     that no table entry explains is an error, or ("prior") its position is skipped, with a notice.
@@ -63,17 +66,20 @@ def separate(
         raise OptionError(f"on_unseen is 'error' or 'prior', got {on_unseen!r}.")
     if not isinstance(batch_size, int) or batch_size < 1:
         raise OptionError(f"batch_size must be a whole number, at least 1, got {batch_size!r}.")
-    check_parts(bundle=bundle, infer=infer, search=search, refine=refine)
+    check_parts(bundle=bundle, infer=infer, search=search, estimate=estimate, refine=refine)
+    if refine is not None:
+        refine.check(bundle)
     began = time.perf_counter()
     graph = compile_program(program)
     engine: Engine = infer if infer is not None else Auto()
-    search = search if search is not None else Sample()
+    search = search if search is not None else SMC()
+    estimate = estimate if estimate is not None else Mean()
     observed, notices = read_observed(mixture, graph, bundle.codec.signal_shape)
     count = len(observed[graph.observed[0]])
     numbers = list(range(count)) if streams is None else list(streams)
     if len(numbers) != count:
         raise OptionError(f"expected {count} streams, one a mixture, got {len(numbers)}.")
-    loop = TokenLoop(graph, bundle, engine, search, on_unseen, keep_candidates)
+    loop = TokenLoop(graph, bundle, engine, search, estimate, on_unseen, keep_candidates)
     chunks = range(0, count, batch_size)
     total = len(chunks) * loop.length
     parts = []
@@ -90,9 +96,10 @@ def separate(
     if refine is not None:
         began = time.perf_counter()
         weights = {name: graph.leaf_weights(name) for name in observed}
-        refined = refine_signals(bundle.codec, merged["tokens"], weights, observed, refine)
+        refined = refine(bundle, merged["signals"], merged["tokens"], weights, observed)
         refine_seconds = time.perf_counter() - began
-    settings = {"infer": engine, "search": search, "bundle": bundle.name, "seed": seed}
+    settings = {"infer": engine, "search": search, "estimate": estimate}
+    settings |= {"bundle": bundle.name, "seed": seed}
     if (choice := getattr(loop.plan, "choice", None)) is not None:
         settings["picked"] = choice.engine
     return Separation(

@@ -29,9 +29,13 @@ class Separation:
     pasts) of each candidate and position, nats, [M, C, T]; -inf where a candidate met an
     observation that its tables rule out. errors: mean squared error between each candidate's
     mixtures and the given ones, [M, C]. chosen: the candidate of the smallest error, [M].
-    candidates: {source: [M, C, *signal]} where they were kept. seconds, refine_seconds: wall time
-    of all M mixtures together. settings: engine (and, of `Auto`, which one it picked), search,
-    bundle and seed. notices: what went otherwise than asked.
+    candidates: {source: [M, C, *signal]} where they were kept. candidate_tokens: {source: int64
+    [M, C, T]}. log_prior: log p of each candidate's tokens under the sources' priors as they are,
+    not tempered, summed over sources and positions, nats, float64 [M, C]. log_weights: what the
+    search made of each candidate, nats, float64 [M, C]: its evidence (`Sample`, `Greedy`), that
+    since the last resampling (`SMC`), or log p(sources, observed), -inf for copies (`Beam`).
+    seconds, refine_seconds: wall time of all M mixtures together. settings: engine (and, of
+    `Auto`, which one it picked), search, bundle and seed. notices: what went otherwise than asked.
     """
 
     graph: MixingGraph
@@ -44,6 +48,8 @@ class Separation:
     chosen: Tensor
     candidates: Mapping[str, Tensor] | None = None
     candidate_tokens: Mapping[str, Tensor] = field(default_factory=dict)
+    log_prior: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    log_weights: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     seconds: float = 0.0
     refine_seconds: float = 0.0
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -88,6 +94,50 @@ class Separation:
             for site, share in self.importance.items()
         ]
         return torch.stack(errors).sum(0)
+
+    def ranking(self, count: int) -> Tensor:
+        """The `count` candidates of the smallest errors of each mixture, the best first,
+        int64 [M, count]; of those with the same tokens at every source only one counts, and -1
+        stands where a mixture has fewer. Raises OptionError on a count below 1."""
+        if not isinstance(count, int) or count < 1:
+            raise OptionError(f"count must be a whole number, at least 1, got {count!r}.")
+        m, c = self.errors.shape
+        order = self.errors.argsort(dim=1, stable=True)
+        tokens = torch.cat(list(self.candidate_tokens.values()), 2)
+        kind = tokens.flatten(0, 1).unique(dim=0, return_inverse=True)[1].reshape(m, c)
+        same = kind.gather(1, order)
+        by_kind = same.argsort(dim=1, stable=True)
+        runs = same.gather(1, by_kind)
+        first = torch.ones_like(runs, dtype=torch.bool)
+        first[:, 1:] = runs[:, 1:] != runs[:, :-1]
+        first = torch.zeros_like(first).scatter(1, by_kind, first)
+        out = torch.full((m, max(c, count) + 1), -1)  # the last column takes what is left out
+        place = torch.where(first, first.cumsum(1) - 1, out.shape[1] - 1)
+        return out.scatter(1, place, order)[:, :count]
+
+    def ranked(self, count: int) -> dict[str, Tensor]:
+        """Several separations of each mixture: the signals, as decoded, of the `count` distinct
+        candidates that come nearest to it, the best first, {source: [M, count, *signal]}.
+
+        Raises OptionError when the candidates were not kept, on a count below 1, and where a
+        mixture has fewer distinct candidates (`ranking` says which there are).
+        """
+        if self.candidates is None:
+            raise OptionError(
+                "the candidates' signals were not kept, only the chosen one's: call "
+                "separate(..., keep_candidates=True)."
+            )
+        best = self.ranking(count)
+        if (best < 0).any():
+            found = (best >= 0).sum(1)
+            least = int(found.argmin())
+            raise OptionError(
+                f"mixture {least} has {int(found[least])} distinct candidates, {count} were asked "
+                f"for: ask for at most {int(found[least])}, or let the search keep more than "
+                f"{self.errors.shape[1]}."
+            )
+        rows = torch.arange(len(best))[:, None]
+        return {name: kept[rows, best] for name, kept in self.candidates.items()}
 
     def __repr__(self) -> str:
         m, c, t = self.evidence.shape

@@ -20,7 +20,18 @@ from tiny import (
 )
 
 import mlass_ppl
-from mlass_ppl import BP, Auto, Exact, Extractor, Refine, Sample, Separation, separate
+from mlass_ppl import (
+    BP,
+    Auto,
+    Exact,
+    Extractor,
+    Mean,
+    Nearest,
+    Refine,
+    Sample,
+    Separation,
+    separate,
+)
 from mlass_ppl.bundle import Bundle
 from mlass_ppl.declare import compile_program, mix, source
 from mlass_ppl.errors import (
@@ -31,6 +42,7 @@ from mlass_ppl.errors import (
     PriorError,
     TableError,
 )
+from mlass_ppl.estimate import Candidates
 from mlass_ppl.infer.base import Engine
 from mlass_ppl.priors import NGram
 from mlass_ppl.shapes import chain, joint, star
@@ -79,7 +91,9 @@ def test_fields_and_shapes(bundle):
 
 
 def test_candidates_are_kept_on_request(bundle):
-    found = separate(mixtures(3), chain(2), bundle, search=SIX, keep_candidates=True)
+    found = separate(
+        mixtures(3), chain(2), bundle, search=SIX, estimate=Nearest(), keep_candidates=True
+    )
     assert found.candidates is not None
     rows = torch.arange(3)
     for name, kept in found.candidates.items():
@@ -96,7 +110,9 @@ def test_candidates_are_kept_on_request(bundle):
 def test_the_candidate_nearest_to_the_mixture_is_chosen(bundle, program):
     engine = Extractor() if "star" in program.__name__ else BP()
     given = mixtures(4)
-    found = separate(given, program, bundle, infer=engine, search=SIX, keep_candidates=True)
+    found = separate(
+        given, program, bundle, infer=engine, search=SIX, estimate=Nearest(), keep_candidates=True
+    )
     assert found.candidates is not None
     made = torch.stack(list(found.candidates.values())).mean(0)  # equal weights
     errors = (made - given[:, None]).square().mean((2, 3, 4))
@@ -112,7 +128,9 @@ def test_declared_weights_make_the_reconstruction(bundle):
     graph = compile_program(loud)
     (recipe,) = {bundle.recipe(graph, factor) for factor in graph.factors}
     tables = dict(zip([recipe], bundle.counts.values(), strict=False))
-    found = separate(mixtures(2), loud, replace(bundle, counts=tables), search=SIX)
+    found = separate(
+        mixtures(2), loud, replace(bundle, counts=tables), search=SIX, estimate=Nearest()
+    )
     expected = 0.2 * found["quiet"] + 0.8 * found["loud"]
     assert torch.allclose(found.reconstruction(), expected, atol=1e-6)
     errors = (expected - found.mixtures).square().mean((1, 2, 3))
@@ -238,7 +256,7 @@ def test_priors_that_do_not_fit_are_named(bundle):
         ({"batch_size": 1.5}, r"got 1\.5"),
         ({"infer": "bp"}, r"infer takes an engine: BP\(\), .*got 'bp'"),
         ({"infer": BP}, "infer takes an engine"),
-        ({"search": 64}, r"search takes a search: Sample\(candidates=64\); got 64"),
+        ({"search": 64}, r"search takes a search: SMC\(candidates=64\); got 64"),
         ({"refine": True}, "refine takes None or a refinement"),
         ({"refine": 500}, r"Refine\(steps=500\); got 500"),
     ],
@@ -253,3 +271,19 @@ def test_the_bundle_must_be_loaded_and_the_program_a_program(bundle):
         separate(mixtures(1), chain(2), "mnist")  # type: ignore[arg-type]
     with pytest.raises(GraphError, match="expected a program"):
         separate(mixtures(1), "chain", bundle)  # type: ignore[arg-type]
+
+
+def test_the_posterior_mean_is_the_default(bundle):
+    given = mixtures(3)
+    options = {"infer": BP(), "search": SIX, "keep_candidates": True}
+    found = separate(given, chain(2), bundle, **options)
+    assert found.settings["estimate"] == Mean()
+    nearest = separate(given, chain(2), bundle, **options, estimate=Nearest())
+    again = Candidates(
+        nearest.candidates, nearest.errors, nearest.log_prior, nearest.log_weights,
+        [["source_1", "source_2"]],
+    )  # fmt: skip
+    for name, signals in Mean().signals(again, nearest.chosen).items():
+        assert torch.equal(found.signals[name], signals)
+        assert torch.equal(found.tokens[name], nearest.tokens[name])
+        assert not torch.equal(found.signals[name], nearest.signals[name])

@@ -26,7 +26,7 @@ from mlass_ppl.errors import (
 from mlass_ppl.infer.base import Engine, Posterior
 from mlass_ppl.infer.random import Random, draw, uniforms
 from mlass_ppl.priors import NGram
-from mlass_ppl.search import Step
+from mlass_ppl.search import Search, Step
 from mlass_ppl.shapes import chain, joint, star
 from mlass_ppl.tables import Counts
 
@@ -93,13 +93,10 @@ def test_drawn_tokens_are_possible(bundle):
     assert (table[a, b, observed][possible] > 0).all()
 
 
-class Resample:
+class Resample(Search):
     """A particle filter: candidates with more evidence are continued more often."""
 
     candidates = 6
-
-    def temper(self, log_priors: Tensor) -> Tensor:
-        return log_priors
 
     def step(self, posterior: Posterior, random: Random, weights: Tensor) -> Step:
         m, c = posterior.log_evidence.shape

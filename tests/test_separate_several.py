@@ -12,7 +12,7 @@ from PIL import Image
 from tiny import ALPHABET, blobs, make_bundle, make_codec, same, without
 from torch import Tensor
 
-from mlass_ppl import BP, Exact, Extractor, Refine, Sample, Separation, separate
+from mlass_ppl import BP, Exact, Extractor, Nearest, Refine, Sample, Separation, separate
 from mlass_ppl.bundle import Bundle
 from mlass_ppl.declare import compile_program, mix, source
 from mlass_ppl.errors import BundleError, CodecError, MlassError, OptionError, SignalError
@@ -60,7 +60,9 @@ def observed(number: int, program: Any = stereo, seed: int = 1) -> dict[str, Ten
 
 
 def found(bundle: Bundle, given: Any, program: Any = stereo, **options: Any) -> Separation:
-    options = {"infer": Exact(), "search": SIX, "on_unseen": "prior", **options}
+    options = {
+        "infer": Exact(), "search": SIX, "estimate": Nearest(), "on_unseen": "prior", **options
+    }  # fmt: skip
     return separate(given, program, bundle, **options)
 
 

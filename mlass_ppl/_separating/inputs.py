@@ -17,8 +17,9 @@ from .signals import alike
 _TAKES = {
     "bundle": "a loaded bundle: load('mnist')",
     "infer": "an engine: BP(), Exact(), LoopyBP(), Auto() or Extractor()",
-    "search": "a search: Sample(candidates=64)",
-    "refine": "None or a refinement: Refine(steps=500)",
+    "search": "a search: SMC(candidates=64)",
+    "estimate": "an estimate: Mean() or Nearest()",
+    "refine": "None or a refinement: Learned() or Refine(steps=500)",
 }
 
 

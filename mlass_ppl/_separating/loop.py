@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -10,13 +11,13 @@ from torch import Tensor
 
 from ..bundle import Bundle
 from ..errors import UnseenToken
+from ..estimate import Candidates, Estimate
 from ..graph import MixingGraph
 from ..infer import Engine, Plan, Posterior
-from ..infer.random import draw, uniforms
 from ..search import Search
 from .observations import Observer, unseen
 from .pasts import SourcePriors
-from .signals import importance, mixed
+from .signals import importance, interchangeable, mixed
 
 Unseen = Literal["error", "prior"]
 
@@ -33,11 +34,13 @@ class TokenLoop:
         bundle: Bundle,
         engine: Engine,
         search: Search,
+        estimate: Estimate,
         on_unseen: Unseen,
         keep: bool,
     ) -> None:
         self.graph, self.codec, self.search = graph, bundle.codec, search
-        self.on_unseen, self.keep = on_unseen, keep
+        self.estimate, self.on_unseen, self.keep = estimate, on_unseen, keep
+        self._groups = interchangeable(graph, bundle.prior_key)
         self.observer = Observer(graph, bundle)
         self.plan: Plan = engine.plan(graph, bundle.tables(graph, engine.factors(graph)))
         self.priors = SourcePriors(graph, bundle)
@@ -60,25 +63,49 @@ class TokenLoop:
         tokens = {
             name: torch.zeros(m, c, self.length, dtype=torch.int64) for name in self.graph.sources
         }
-        evidence, weights = torch.zeros(m, c, self.length), torch.zeros(m, c)
+        evidence, weights = torch.zeros(m, c, self.length), self.search.start(m)
+        log_prior = torch.zeros(m, c, dtype=torch.float64)
         for t in range(self.length):
-            log_priors = pasts.step(drawn, self.search.temper)
+            temper = partial(self.search.temper, position=t, length=self.length)
+            log_priors = pasts.step(drawn, temper)
             here = {name: values[:, t] for name, values in given.items()}
             try:
                 found = self._position(here, log_priors, random, weights)
             except UnseenToken as error:
                 raise UnseenToken(f"at position {t} of {self.length}: {error}") from error
             drawn, parents, weights, evidence[..., t] = found
+            told = pasts.score(drawn, parents)
             if parents is not None:
+                log_prior = log_prior.gather(1, parents)
                 rows = (torch.arange(m)[:, None] * c + parents).flatten()
                 for values in (*tokens.values(), evidence):
                     values[..., :t] = values[..., :t].flatten(0, 1)[rows].unflatten(0, (m, c))
                 pasts.reorder(rows)
+            log_prior += told
             for name in self.graph.sources:
                 tokens[name][..., t] = drawn[name]
             if progress is not None:
                 progress(t + 1)
-        return self._choose(observed, tokens, evidence)
+        decoded = {
+            name: torch.stack([self.codec.decode(rows) for rows in value])
+            for name, value in tokens.items()
+        }
+        candidates = Candidates(
+            decoded, self._errors(observed, decoded), log_prior, weights, self._groups
+        )
+        chosen = self.estimate.choose(candidates)
+        every = torch.arange(m)
+        return {
+            "signals": self.estimate.signals(candidates, chosen),
+            "tokens": {name: value[every, chosen] for name, value in tokens.items()},
+            "errors": candidates.errors,
+            "chosen": chosen,
+            "candidates": decoded if self.keep else None,
+            "candidate_tokens": tokens,
+            "evidence": evidence,
+            "log_prior": log_prior,
+            "log_weights": weights,
+        }
 
     def notices(self) -> tuple[str, ...]:
         """What the user should know of the positions so far, each told once."""
@@ -118,16 +145,19 @@ class TokenLoop:
         if parents is not None:
             log_evidence = log_evidence.gather(1, parents)
         out = {name: drawn[name].clone() for name in self.graph.sources}
-        # Where the tables leave a candidate nothing, it goes on from its priors alone. Only the
-        # streams of such mixtures move on, so that their neighbours draw what they would alone.
+        # Where the tables leave a candidate nothing, or the engine finds nothing that they leave,
+        # it goes on from its priors alone. Only the streams of such mixtures move on, so that their
+        # neighbours draw what they would alone.
         blind = skip[:, None] | (log_evidence == float("-inf"))
+        blind = blind | (torch.stack(list(out.values())) < 0).any(0)
         rows = blind.any(1).nonzero()[:, 0]
         streams = [random[row] for row in rows.tolist()]
         for name, tokens in out.items() if streams else ():
             log_prior = log_priors[name][rows]
             if parents is not None:
                 log_prior = log_prior.gather(1, parents[rows, :, None].expand_as(log_prior))
-            tokens[rows] = torch.where(blind[rows], _from_prior(log_prior, streams), tokens[rows])
+            onwards = self.search.blind(log_prior, streams)
+            tokens[rows] = torch.where(blind[rows], onwards, tokens[rows])
         return out, parents, weights, torch.where(skip[:, None], 0.0, log_evidence)
 
     def _note(self, posterior: Posterior, skip: Tensor) -> None:
@@ -139,40 +169,17 @@ class TokenLoop:
             self._asked += settled.numel()
             self._unsettled += int((~settled).sum())
 
-    def _choose(
-        self, observed: Mapping[str, Tensor], tokens: dict[str, Tensor], evidence: Tensor
-    ) -> dict[str, Any]:
-        """Decode every candidate and choose the one nearest to what was observed."""
-        decoded = {
-            name: torch.stack([self.codec.decode(rows) for rows in value])
-            for name, value in tokens.items()
-        }
+    def _errors(self, observed: Mapping[str, Tensor], decoded: Mapping[str, Tensor]) -> Tensor:
+        """Mean squared error between the candidates' mixtures and what was observed, [M, C]."""
         weights = {name: self.graph.leaf_weights(name) for name in observed}
-        errors = torch.stack(
+        return torch.stack(
             [
                 share * _errors(mixed(decoded, weights[name]), observed[name])
                 for name, share in importance(weights, observed).items()
             ]
         ).sum(0)
-        chosen = errors.argmin(1)
-        rows = torch.arange(len(chosen))
-        return {
-            "signals": {name: value[rows, chosen] for name, value in decoded.items()},
-            "tokens": {name: value[rows, chosen] for name, value in tokens.items()},
-            "evidence": evidence,
-            "errors": errors,
-            "chosen": chosen,
-            "candidates": decoded if self.keep else None,
-            "candidate_tokens": tokens,
-        }
 
 
 def _errors(mixtures: Tensor, signals: Tensor) -> Tensor:
     """Mean squared error of the candidates' mixtures [M, C, *signal], [M, C]."""
     return (mixtures - signals[:, None]).square().flatten(2).mean(2)
-
-
-def _from_prior(log_prior: Tensor, random: list[torch.Generator]) -> Tensor:
-    m, c = log_prior.shape[:2]
-    uniform = uniforms(random, m, c, 1).flatten()
-    return draw(log_prior.exp().flatten(0, 1), uniform).reshape(m, c)

@@ -56,6 +56,7 @@ class Pasts:
         self._shape = (mixtures, candidates)
         rows = mixtures * candidates
         self._states: dict[str, Any] = {}
+        self._told: dict[str, Tensor] = {}
         for key, group in self._groups.items():
             labels, start = priors.labels[key], self._priors[key].start
             self._states[key] = (
@@ -73,10 +74,20 @@ class Pasts:
         for key, group in self._groups.items():
             fed = None if drawn is None else torch.stack([drawn[name] for name in group]).flatten()
             log, self._states[key] = self._priors[key].step(fed, self._states[key])
+            self._told.update(zip(group, log.reshape(len(group), *self._shape, -1), strict=True))
             log = temper(log).reshape(len(group), *self._shape, -1)
             out.update(zip(group, log, strict=True))
         wide = reduce(torch.promote_types, (log.dtype for log in out.values()))
         return {name: log.to(wide) for name, log in out.items()}
+
+    def score(self, tokens: Mapping[str, Tensor], parents: Tensor | None) -> Tensor:
+        """log p(token | past), untempered, summed over the sources, nats, float64 [M, C]: of tokens
+        int64 [M, C] at the last position, given to candidates that continue `parents` [M, C]."""
+        m, c = self._shape
+        past = torch.arange(c).expand(m, c) if parents is None else parents
+        row = torch.arange(m)[:, None]
+        logs = [self._told[name][row, past, token].double() for name, token in tokens.items()]
+        return torch.stack(logs).sum(0)
 
     def reorder(self, rows: Tensor) -> None:
         """Row r of every source, of M * C, goes on from row `rows[r]`."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
+
+from ..graph import MixingGraph
 
 Weights = Mapping[str, Mapping[str, float]]
 """{observed site: {source: its weight in the site's signal}}."""
@@ -39,6 +41,18 @@ def importance(weights: Weights, observed: Mapping[str, Tensor]) -> dict[str, fl
             group = group[:1]
         out |= dict.fromkeys(group, 1 / (len(groups) * len(group)))
     return {name: out[name] for name in observed if name in out}
+
+
+def interchangeable(graph: MixingGraph, key: Callable[[MixingGraph, str], str]) -> list[list[str]]:
+    """The sources, those together that a separation cannot tell apart: of one prior and class, and
+    of the same weight in each observed signal. key: of a source's prior."""
+    shares = [graph.leaf_weights(name) for name in graph.observed]
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for source in graph.sources:
+        label = getattr(graph.site(source), "label", None)
+        weights = tuple(round(own.get(source, 0.0), 6) for own in shares)
+        groups.setdefault((key(graph, source), label, weights), []).append(source)
+    return list(groups.values())
 
 
 def mixed(signals: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
