@@ -1,0 +1,164 @@
+"""What each part is worth, on validation digits: python -m benchmarks.ablation --help
+
+Every setting separates the same mixtures once; its candidates are then estimated and refined in
+every way, so that those are compared on the same draws. Rows are kept as they are made: the same
+command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import mlass_ppl as mlass
+from mlass_ppl._separating.signals import interchangeable
+from mlass_ppl.data import mnist_images
+from mlass_ppl.estimate import Candidates
+from mlass_ppl.evaluate.metrics import score
+from mlass_ppl.evaluate.protocol import MixtureSet
+
+from .ablation_report import write_report
+from .settings import Setting, settings
+
+STAGES = ("raw", "raw mean", "descent", "learned", "learned mean")
+
+
+def psnr(signals: dict[str, Tensor], truths: Tensor) -> np.ndarray:
+    """PSNR of each mixture, dB [M]: mean over its sources under their best order."""
+    return score(torch.stack(list(signals.values()), 1), truths).mean
+
+
+def run(
+    setting: Setting, bundle: mlass.Bundle, digits: Tensor, num: int, seed: int, batch: int,
+    descent: bool,
+) -> tuple[dict[str, Any], dict[str, Tensor]]:  # fmt: skip
+    """The row of a setting, and what to draw of it."""
+    graph = setting.graph
+    n = len(graph.sources)
+    truths = torch.as_tensor(MixtureSet.make(digits, n, seed).truths(np.arange(num)))
+    mixtures = truths.mean(1)
+    found = mlass.separate(
+        mixtures, graph, bundle, infer=setting.infer, search=setting.search, batch_size=batch,
+        estimate=mlass.Nearest(), keep_candidates=True, on_unseen="prior",
+    )  # fmt: skip
+    assert found.candidates is not None  # asked for above
+    given = Candidates(
+        found.candidates, found.errors, found.log_prior, found.log_weights,
+        interchangeable(graph, bundle.prior_key),
+    )  # fmt: skip
+    weights = {"mixture": graph.leaf_weights("mixture")}
+    mean, estimates, seconds = mlass.Mean().signals(given, found.chosen), {}, {}
+
+    def refined(refine: Any, signals: Any) -> dict[str, Tensor]:
+        began = time.perf_counter()
+        out: dict[str, Tensor] = refine(
+            bundle, signals, found.tokens, weights, {"mixture": mixtures}
+        )
+        seconds[type(refine).__name__] = (time.perf_counter() - began) / num
+        return out
+
+    estimates["raw"], estimates["raw mean"] = dict(found.signals), mean
+    if descent:
+        estimates["descent"] = refined(mlass.Refine(), found.signals)
+    estimates["learned"] = refined(mlass.Learned(), found.signals)
+    estimates["learned mean"] = refined(mlass.Learned(), mean)
+    chosen = {stage: psnr(signals, truths) for stage, signals in estimates.items()}
+    copied = score(mixtures[:, None].expand_as(truths), truths).mean
+    row = {
+        "sources": n,
+        "group": setting.group,
+        "setting": setting.name,
+        "program": graph.name,
+        "engine": repr(setting.infer),
+        "search": repr(setting.search),
+        "candidates": setting.search.candidates,
+        "mixtures": num,
+        "floor": copied.tolist(),
+        **{stage: values.tolist() for stage, values in chosen.items()},
+        "seconds": found.seconds / num,
+        "refine_seconds": seconds,
+    }
+    answer = torch.stack(list(estimates["learned mean"].values()), 1)
+    order = torch.from_numpy(score(answer, truths).permutation)[..., None, None, None]
+    return row, {"mixtures": mixtures, "truths": truths, "found": answer.take_along_dim(order, 1)}
+
+
+def ceiling(bundle: mlass.Bundle, digits: Tensor, n: int, num: int, seed: int) -> dict[str, Any]:
+    """True tokens, decoded and refined: what no search and no evidence can be better than."""
+    truths = torch.as_tensor(MixtureSet.make(digits, n, seed).truths(np.arange(num)))
+    tokens = {f"source_{i}": bundle.codec.encode(x) for i, x in enumerate(truths.unbind(1), 1)}
+    coded = {name: bundle.codec.decode(value) for name, value in tokens.items()}
+    weights = {"mixture": dict.fromkeys(tokens, 1 / n)}
+    given = {"mixture": truths.mean(1)}
+    learned = mlass.Learned()(bundle, coded, tokens, weights, given)
+    descent = mlass.Refine()(bundle, coded, tokens, weights, given)
+    copied = score(truths.mean(1)[:, None].expand_as(truths), truths).mean
+    return {
+        "sources": n,
+        "group": "limits",
+        "setting": "true tokens",
+        "mixtures": num,
+        "floor": copied.tolist(),
+        "raw": psnr(coded, truths).tolist(),
+        "descent": psnr(descent, truths).tolist(),
+        "learned": psnr(learned, truths).tolist(),
+    }
+
+
+def counted(bundle: mlass.Bundle, rows: list[Setting], mixtures: int) -> mlass.Bundle:
+    """The bundle with every table that the settings need."""
+    training = mnist_images("train")
+    for setting in rows:
+        bundle = bundle.count(setting.graph, training, infer=setting.infer, mixtures=mixtures)
+    return bundle
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation", description=__doc__)
+    parser.add_argument("--sources", type=int, nargs="+", default=[2, 3])
+    parser.add_argument("--num", type=int, default=64, help="validation mixtures")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--mixtures", type=int, default=300_000, help="to count lacking tables")
+    parser.add_argument("--pairing-seed", type=int, default=7)
+    parser.add_argument("--only", default="", help="groups or settings whose name holds this")
+    parser.add_argument("--no-descent", action="store_true", help="leave out the slow refinement")
+    parser.add_argument("--bundle", default="mnist")
+    parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    store = options.out / "ablation.json"
+    rows = json.loads(store.read_text("utf-8")) if store.is_file() else []
+    bundle, digits = mlass.load(options.bundle), mnist_images("validation")
+    for n in options.sources:
+        done = {(row["sources"], row["group"], row["setting"]) for row in rows}
+        if (n, "limits", "true tokens") not in done:
+            rows.append(ceiling(bundle, digits, n, options.num, options.pairing_seed))
+        for setting in settings(n):
+            if options.only not in f"{setting.group} {setting.name}":
+                continue
+            if (n, setting.group, setting.name) in done:
+                continue
+            ready = counted(bundle, [setting], options.mixtures)
+            row, drawn = run(
+                setting, ready, digits, options.num, options.pairing_seed, options.batch_size,
+                not options.no_descent,
+            )  # fmt: skip
+            rows.append(row)
+            store.write_text(json.dumps(rows) + "\n", "utf-8")
+            means = "  ".join(f"{s} {np.mean(row[s]):.2f}" for s in STAGES if s in row)
+            print(f"n={n} {setting.group}: {setting.name}: {means}  {row['seconds']:.2f} s/mixture",
+                  flush=True)  # fmt: skip
+            if (setting.group, setting.name) == ("candidates", "64 candidates"):
+                torch.save(drawn, options.out / f"cases-{n}.pt")
+    print(write_report(rows, options.out))
+
+
+if __name__ == "__main__":
+    main()
