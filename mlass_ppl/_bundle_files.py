@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .codecs import Codec, ImageVQVAE, ImageVQVAEConfig
+from .codecs import Codec
+from .codecs.kinds import KINDS, StoredCodec
 from .errors import BundleError, TableError
 from .priors.store import describe_prior, read_prior, write_prior
+from .refine.network import Refiner, RefinerConfig
 from .tables import (
     Additive,
     AnyCounts,
     BackOff,
+    CellMoments,
     Counts,
     Recipe,
     Shrink,
     Smoothing,
+    load_cells,
     load_counts,
     load_moments,
+    save_cells,
     save_counts,
     save_moments,
 )
@@ -32,9 +37,10 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 """Version of the folder layout; a newer one is refused by name. What the first version can hold is
-written as such: version 2 adds further codecs, features, back-off and priors with classes."""
+written as such: version 2 adds further codecs and kinds of them, features, back-off, and priors
+with classes or with a begin token among the codes."""
 
-CARD, CODEC = "bundle.json", "codec.safetensors"
+CARD, CODEC, REFINER = "bundle.json", "codec.safetensors", "refiner.safetensors"
 
 
 def table_file(recipe: Recipe) -> str:
@@ -63,9 +69,9 @@ def write_parts(bundle: Bundle, path: Path) -> Path:
                 f"'{bundle.name}' lacks. Add them, or drop the table."
             )
     path.mkdir(parents=True, exist_ok=True)
-    codec["sha256"] = save_weights(_image_codec(bundle.codec), path / CODEC)
+    codec["sha256"] = save_weights(_stored_codec(bundle.codec), path / CODEC)
     for key, extra in bundle.codecs.items():
-        codecs[key]["sha256"] = save_weights(_image_codec(extra), path / _codec_file(key))
+        codecs[key]["sha256"] = save_weights(_stored_codec(extra), path / _codec_file(key))
     for key, prior in bundle.priors.items():
         priors[key]["sha256"] = write_prior(prior, path / priors[key]["file"])
         priors[key]["codec"] = codec["sha256"]
@@ -79,15 +85,20 @@ def write_parts(bundle: Bundle, path: Path) -> Path:
             entry["codecs"] = made_for
         entry |= {"entries": len(counts.keys), "coverage": str(counts.coverage())}
         tables.append(entry)
-    card = {key: value for key, value in old.items() if key not in ("codecs", "shrink")}
+    card = {key: value for key, value in old.items() if key not in ("codecs", "shrink", "refiner")}
     card |= {"format": 1, "name": bundle.name, "codec": codec, "priors": priors, "tables": tables}
     card["smoothing"] = None if bundle.smoothing is None else asdict(bundle.smoothing)
     if codecs:
         card["codecs"] = codecs
     if bundle.shrink != Shrink() or any(recipe.feature for recipe in bundle.counts):
         card["shrink"] = asdict(bundle.shrink)
-    classes = any("labels" in entry for entry in priors.values())
-    if classes or "codecs" in card or "shrink" in card or isinstance(bundle.smoothing, BackOff):
+    if bundle.refiner is not None:
+        card["refiner"] = {**old.get("refiner", {}), **bundle.refiner.describe()}
+        card["refiner"] |= {"sha256": save_weights(bundle.refiner, path / REFINER)}
+        card["refiner"] |= {"codec": codec["sha256"]}
+    special = any({"labels", "begin"} & entry.keys() for entry in priors.values())
+    special |= codec["kind"] != "image-vqvae"
+    if special or "codecs" in card or "shrink" in card or isinstance(bundle.smoothing, BackOff):
         card["format"] = FORMAT
     temporary = path / f"{CARD}.part"
     temporary.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
@@ -118,11 +129,19 @@ def read_parts(path: Path, card: dict[str, Any]) -> dict[str, Any]:
     for entry in card["tables"]:
         recipe = Recipe.from_json(entry["recipe"])
         _same_codec(entry, made_for, f"table {recipe}", path)
-        read = load_moments if recipe.feature else load_counts
+        read: Callable[[Path], AnyCounts] = load_moments if recipe.feature else load_counts
+        if recipe.cells:
+            read = load_cells
         try:
             counts[recipe] = read(_intact(path, entry["file"], entry))
         except TableError as error:
             raise BundleError(str(error)) from error
+    refiner = None
+    if facts := card.get("refiner"):
+        _same_codec(facts, made_for, "the refiner", path)
+        sizes = {key: facts[key] for key in RefinerConfig.__dataclass_fields__}
+        refiner = Refiner(RefinerConfig(**sizes))
+        load_weights(refiner, _intact(path, REFINER, facts))
     return {
         "name": card["name"],
         "codec": codec,
@@ -133,6 +152,7 @@ def read_parts(path: Path, card: dict[str, Any]) -> dict[str, Any]:
         "path": path,
         "codecs": codecs,
         "shrink": Shrink(**card.get("shrink", {})),
+        "refiner": refiner,
     }
 
 
@@ -140,26 +160,28 @@ def _codec_file(key: str) -> str:
     return f"codec-{key}.safetensors"
 
 
-def _image_codec(codec: Codec) -> ImageVQVAE:
-    if not isinstance(codec, ImageVQVAE):
+def _stored_codec(codec: Codec) -> StoredCodec:
+    if not isinstance(codec, StoredCodec):
+        known = ", ".join(made.__name__ for made, _ in KINDS.values())
         raise BundleError(
-            f"cannot save a codec of class {type(codec).__name__}: only ImageVQVAE has a "
-            "format on disk."
+            f"cannot save a codec of class {type(codec).__name__}: only {known} have a format on "
+            "disk."
         )
     return codec
 
 
 def _describe_codec(codec: Codec) -> dict[str, Any]:
-    return _image_codec(codec).describe()
+    return _stored_codec(codec).describe()
 
 
-def _read_codec(path: Path, file: str, facts: Mapping[str, Any]) -> ImageVQVAE:
-    if facts["kind"] != "image-vqvae":
+def _read_codec(path: Path, file: str, facts: Mapping[str, Any]) -> StoredCodec:
+    if facts["kind"] not in KINDS:
         raise BundleError(
-            f"unknown codec kind '{facts['kind']}' in {path / CARD}: expected 'image-vqvae'."
+            f"unknown codec kind '{facts['kind']}' in {path / CARD}: expected one of "
+            f"{', '.join(KINDS)}."
         )
-    names = ImageVQVAEConfig.__dataclass_fields__
-    codec = ImageVQVAE(ImageVQVAEConfig(**{key: facts[key] for key in names}))
+    made, config = KINDS[facts["kind"]]
+    codec = made(config(**{key: facts[key] for key in config.__dataclass_fields__}))
     load_weights(codec, _intact(path, file, facts))
     return codec
 
@@ -167,6 +189,8 @@ def _read_codec(path: Path, file: str, facts: Mapping[str, Any]) -> ImageVQVAE:
 def _write_table(recipe: Recipe, counts: AnyCounts, path: Path) -> dict[str, Any]:
     if isinstance(counts, Counts):
         save_counts(counts, path)
+    elif isinstance(counts, CellMoments):
+        save_cells(counts, path)
     else:
         save_moments(counts, path)
     return {"recipe": recipe.to_json(), "sha256": fingerprint(path)}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 import torch
 
-from mlass_ppl import BP, Auto, Engine, Exact, Extractor, LoopyBP, MixingGraph
+from mlass_ppl import BP, Auto, Engine, Exact, Extractor, LoopyBP, MixingGraph, Truncated
 
 ENGINES: dict[str, Engine] = {
     "exact": Exact(),
@@ -17,6 +17,7 @@ ENGINES: dict[str, Engine] = {
     "loopy-sparse": LoopyBP(dense_limit=0),
     "auto": Auto(),
     "auto-loopy": Auto(operations_limit=1),  # cannot afford Exact() where there are cycles
+    "truncated": Truncated(),  # whose lists hold all tuples of toys
     "marginals": BP(draw="marginals"),
     "extractor": Extractor(),
 }
@@ -24,6 +25,9 @@ ENGINES: dict[str, Engine] = {
 
 ON_TREES = ("exact", "dense", "sparse", "loopy", "loopy-sparse", "auto")
 """Exact on every tree."""
+
+WITH_TOKENS = tuple(name for name in ENGINES if name != "truncated")
+"""Take tokens as evidence."""
 
 SAMPLERS = ("exact", "dense", "sparse", "loopy", "auto")
 """Draw joint samples on every tree."""
@@ -33,8 +37,8 @@ TYPES = pytest.mark.parametrize(
 )
 
 
-def each(names: Iterable[str] = ENGINES) -> pytest.MarkDecorator:
-    """Run a test with each of these engines."""
+def each(names: Iterable[str] = WITH_TOKENS) -> pytest.MarkDecorator:
+    """Run a test with each of these engines, by default with all that take tokens."""
     return pytest.mark.parametrize("engine", [ENGINES[name] for name in names], ids=list(names))
 
 

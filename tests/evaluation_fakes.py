@@ -75,13 +75,17 @@ class HalfWay:
 
     steps: int = 3
 
+    def check(self, bundle: Any) -> None:
+        assert isinstance(bundle, Bundle)
 
-def refine(
-    codec: Any, tokens: Any, weights: Any, mixtures: Tensor, config: HalfWay, progress: Any = None
-) -> dict[str, Tensor]:
-    assert sum(weights.values()) == pytest.approx(1.0)
-    progress(config.steps, config.steps)
-    return {name: (codec.decode(row) + mixtures) / 2 for name, row in tokens.items()}
+    def __call__(
+        self, bundle: Any, signals: Any, tokens: Any, weights: Any, observed: Any, progress: Any
+    ) -> dict[str, Tensor]:
+        ((site, own),) = weights.items()
+        assert sum(own.values()) == pytest.approx(1.0)
+        progress(self.steps, self.steps)
+        assert signals.keys() == tokens.keys() == own.keys()
+        return {name: (signal + observed[site]) / 2 for name, signal in signals.items()}
 
 
 @dataclass
@@ -102,6 +106,7 @@ class Separate:
         *,
         infer: Any,
         search: Any,
+        estimate: Any,
         seed: int,
         streams: list[int],
         batch_size: int,
@@ -153,7 +158,7 @@ def run(
     separate: Any = None,
     **options: Any,
 ) -> Report:
-    pipeline = Pipeline(separate or Separate(), refine, compile_program)
+    pipeline = Pipeline(separate or Separate(), compile_program)
     options.setdefault("notice", lambda line: None)
     return evaluate(evaluation, Bundle(), images, folder, pipeline=pipeline, **options)
 

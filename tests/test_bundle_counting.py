@@ -17,7 +17,7 @@ from mlass_ppl.declare import compile_program, mix, source
 from mlass_ppl.errors import BundleError, CodecError, DataError, GraphError, TableError
 from mlass_ppl.evidence import Feature, Soft
 from mlass_ppl.infer import BP, Extractor
-from mlass_ppl.shapes import chain, joint, star
+from mlass_ppl.shapes import additive, chain, fine, joint, star
 from mlass_ppl.tables import (
     Additive,
     BackOff,
@@ -319,12 +319,14 @@ def test_the_card_in_words_tells_of_all_of_it(saved, folder):
 
 def test_the_shipped_bundle_is_read_and_written_as_it_was(tmp_path):
     bundle = load("mnist")
-    assert (bundle.smoothing, dict(bundle.codecs), bundle.shrink) == (None, {}, Shrink())
+    assert (bundle.smoothing, list(bundle.codecs)) == (None, ["middle", "fine"])
+    assert bundle.shrink == Shrink(min_std=0.04)
+    assert bundle.refiner is not None
     assert bundle.card["format"] == 2  # its prior has classes
     assert bundle.path is not None
     again = bundle.save(tmp_path / "mnist")
     for file in again.iterdir():
         assert file.read_bytes() == (bundle.path / file.name).read_bytes(), file.name
-    for program in (joint(2), joint(3), chain(3), star(2)):
+    for program in (joint(2), joint(3), chain(3), star(2), additive(5), fine(2), fine(3)):
         graph = compile_program(program)
         assert not bundle.lacking(graph, BP().factors(graph))

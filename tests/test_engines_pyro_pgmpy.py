@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, prod
 from typing import Any
 
@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from pyro import poutine
 from pyro.infer import TraceEnum_ELBO, config_enumerate, infer_discrete
 from torch import Tensor
-from torch.distributions import Normal
+from torch.distributions import MultivariateNormal, Normal
 
 from mlass_ppl import Feature, GaussianTable, MixingGraph, Soft, bind, chain, compile_program, joint
 from mlass_ppl.infer import Engine, Posterior
+from mlass_ppl.tables import LinearGaussianTable
 from mlass_ppl.testing import Problem, random_graph, random_problem
 
 GRAPHS = st.one_of(
@@ -32,6 +33,8 @@ GRAPHS = st.one_of(
                 joint(3),
                 chain(3, evidence=Soft()),
                 joint(2, evidence=Feature()),
+                joint(2, evidence=Feature(linear=True)),
+                chain(3, evidence=Feature(linear=True)),
             )
         ]
     ),
@@ -40,7 +43,9 @@ GRAPHS = st.one_of(
 
 def plain(graph: MixingGraph) -> MixingGraph:
     """Without powers, which are a `poutine.scale`: Pyro enumerates under one common scale only."""
-    return graph.with_evidence({name: type(graph.evidence(name))() for name in graph.observed})
+    kinds = {name: graph.evidence(name) for name in graph.observed}
+    tempered = {name: kind for name, kind in kinds.items() if not isinstance(kind, Soft)}
+    return graph.with_evidence({name: replace(kind, power=1.0) for name, kind in tempered.items()})
 
 
 # Pyro takes no alphabet of one token
@@ -77,7 +82,7 @@ def answers(problem: Problem) -> dict[Engine, Posterior]:
 @given(problem=random_problem(GRAPHS.map(plain), **LIMITS))
 def test_pyro_agrees(problem: Problem) -> None:
     """Log evidence, marginals and mode from the program itself, run through `bind`: features are
-    `Normal` sites, weights over tokens a factor."""
+    `Normal` or `MultivariateNormal` sites, weights over tokens a factor."""
     found = answers(problem)
     marginals = {engine: answer.marginals() for engine, answer in found.items()}
     modes = {engine: answer.mode() for engine, answer in found.items()}
@@ -220,6 +225,9 @@ def log_table(problem: Problem, row: OneRow, name: str) -> Tensor:
     """log p(child | parents), of a feature its log density, to the power of the observation."""
     graph, table = problem.graph, problem.tables[name]
     power = getattr(graph.evidence(name), "power", 1.0) if name in graph.observed else 1.0
+    if isinstance(table, LinearGaussianTable):
+        grid = torch.meshgrid(*map(torch.arange, table.parents), indexing="ij")
+        return power * MultivariateNormal(*table.gaussian(*grid)).log_prob(row.evidence[name])
     if not isinstance(table, GaussianTable):
         log = table.dense().log()
         return (log[..., int(row.evidence[name])] if name in graph.known else log) * power

@@ -126,6 +126,7 @@ def test_the_oracle_is_the_best_candidate_by_ground_truth(tmp_path: Path, images
     options: dict[str, Any] = {
         "infer": None,
         "search": Search(),
+        "estimate": None,
         "seed": 0,
         "batch_size": 1,
         "keep_candidates": True,

@@ -172,7 +172,7 @@ def test_the_command_writes_what_scripts_and_readers_need(invoke: Invoke, tmp_pa
 def test_the_command_leaves_refinement_and_the_prior_out_on_request(
     invoke: Invoke, tmp_path: Path
 ) -> None:
-    line = "--sources 2 --infer bp --num 3 --no-refine --no-prior-floor --json t.json"
+    line = "--sources 2 --infer bp --num 3 --refine none --no-prior-floor --json t.json"
     result = invoke(*line.split())
     assert result.exit_code == 0, result.output
     rows = json.loads((tmp_path / "t.json").read_text())["rows"]
@@ -192,7 +192,7 @@ def test_an_interrupted_command_says_how_to_go_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("mlass_ppl.search.Sample.step", stop)
+        patch.setattr("mlass_ppl.search.SMC.step", stop)
         result = invoke("--run-dir", "mine", "--sources", "2", "--infer", "bp")
     assert result.exit_code == 130
     assert "goes on with what mine holds" in result.output
@@ -210,10 +210,10 @@ def test_an_interrupted_command_says_how_to_go_on(
         ("--sources 1", "two or more sources"),
         ("--split train", "test or validation"),
         ("--candidates 0", "at least 1"),
-        ("--limit-memory much", "such as 4GB"),
+        ("--infer exact --limit-memory much", "such as 4GB"),
         ("--data-root nowhere", "not found"),
         ("--json data", "is a folder"),
-        ("--run-dir data", "no run directory"),
+        ("--infer bp --run-dir data", "no run directory"),
         ("--pairing-seed -1", "0 or more"),
         ("--seed -1", "0 or more"),
     ],

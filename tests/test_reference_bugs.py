@@ -36,7 +36,7 @@ from mlass_ppl import (
 )
 from mlass_ppl.infer import Engine
 from mlass_ppl.infer.random import draw, uniforms
-from mlass_ppl.search import Step
+from mlass_ppl.search import Search, Step
 from mlass_ppl.tables import Recipe
 from mlass_ppl.testing import Problem, brute_force, check_engine
 
@@ -321,7 +321,7 @@ def test_top_k_keeps_the_union_over_all_rows() -> None:
     published = torch.zeros_like(scores)
     published[..., scores.topk(2, -1).indices.flatten()] = 1
     assert int(published.sum(-1).max()) > 10
-    kept = Sample(top_k=2).temper(scores)
+    kept = Sample(top_k=2).temper(scores, 0, 1)
     assert ((kept > float("-inf")).sum(-1) == 2).all()
     best = scores.topk(2, -1)
     torch.testing.assert_close(kept.gather(-1, best.indices), best.values.log_softmax(-1))
@@ -377,13 +377,10 @@ def test_the_cache_does_not_follow_the_beams() -> None:
 
 
 @dataclass(frozen=True)
-class Resample:
+class Resample(Search):
     """Each candidate goes on from one drawn in proportion to the evidence."""
 
     candidates: int = 6
-
-    def temper(self, log_priors: Tensor) -> Tensor:
-        return log_priors
 
     def step(self, found, random, weights):
         tokens = found.sample(random)

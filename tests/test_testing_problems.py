@@ -19,12 +19,12 @@ from mlass_ppl import (
     MixingGraph,
     MlassError,
     Soft,
-    Table,
     Token,
     chain,
     compile_program,
 )
 from mlass_ppl.graph import Mix
+from mlass_ppl.tables import FeatureTable, LinearGaussianTable
 from mlass_ppl.testing import Problem, check_engine, random_graph, random_problem
 
 NEVER = float("-inf")
@@ -53,7 +53,8 @@ def test_trees_are_trees_of_every_size_and_kind() -> None:
     sites = [site for graph in graphs for site in graph.sites if isinstance(site, Mix)]
     assert {len(site.parents) for site in sites} == {1, 2, 3}
     assert any(site.hidden for site in sites)
-    assert kinds(graphs) == {Token(), Soft(), Feature(), Token(0.5), Token(2.0), Feature(0.3)}
+    plain = {Token(), Soft(), Token(0.5), Token(2.0), Feature(), Feature(0.3)}
+    assert kinds(graphs) == plain | {Feature(linear=True), Feature(0.3, linear=True)}
     assert {len(graph.observed) for graph in graphs} >= {1, 2, 3}
     partly = [graph for graph in graphs if set(graph.observed) < set(graph.mixtures)]
     assert len(partly) > 20  # latent partial mixtures
@@ -93,6 +94,8 @@ def test_problems_are_small_mixed_and_mostly_possible() -> None:
         for table in problem.tables.values():
             if isinstance(table, GaussianTable):
                 tables["gaussian", bool(table.possible.all())] += 1
+            elif isinstance(table, LinearGaussianTable):
+                tables["linear", table.diagonal] += 1
             else:
                 tables["exact" if table.background is None else "smooth"] += 1
         truth = problem.brute_force(0, 0)
@@ -102,6 +105,7 @@ def test_problems_are_small_mixed_and_mostly_possible() -> None:
     assert 0.5 < sum(possible) / len(possible) < 0.95
     assert all(tables[key] > 20 for key in ("exact", "smooth"))
     assert all(tables["gaussian", whole] > 10 for whole in (False, True))
+    assert all(tables["linear", diagonal] > 5 for diagonal in (False, True))
     sizes = {size for problem in problems for size in problem.sizes.values()}
     assert sizes == {1, 2, 3, 4, 5, 6}
     priors = torch.cat([log.flatten() for p in problems for log in p.log_priors.values()])
@@ -119,7 +123,8 @@ def test_an_engine_gets_the_tables_that_it_asks_for() -> None:
     for problem in drawn(random_problem(random_graph(max_sources=3), engine=Extractor()), 30):
         for factor in Extractor().factors(problem.graph):
             table = problem.tables[factor.name]
-            assert isinstance(table, GaussianTable if factor.feature else Table)
+            assert isinstance(table, FeatureTable) == factor.feature
+            assert isinstance(table, LinearGaussianTable) == factor.linear
 
 
 def test_rows_can_be_selected() -> None:

@@ -9,6 +9,7 @@ from ._variadic import VariadicCommand
 from .count import count
 from .demo import demo
 from .evaluate import evaluate
+from .importing import importing
 from .info import info
 from .models import models
 from .separate import separate
@@ -24,6 +25,7 @@ app = typer.Typer(
 for _command in (demo, separate, evaluate, count, models, info):
     app.command(cls=VariadicCommand)(_command)
 app.add_typer(train, name="train")
+app.add_typer(importing, name="import")
 
 
 def main() -> None:

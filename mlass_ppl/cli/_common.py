@@ -22,9 +22,9 @@ Program = Callable[[], Any]
 Report = Callable[[int, int], None]
 """Progress: called with what is done and the total."""
 
-ENGINES = ("auto", "exact", "bp", "bp-marginals", "loopy", "extractor")
-SHAPES = ("joint", "chain", "balanced", "star")
-_SHAPE_OF = {"exact": "joint", "extractor": "star"}
+ENGINES = ("auto", "exact", "bp", "bp-marginals", "loopy", "truncated", "extractor")
+SHAPES = ("additive", "joint", "chain", "balanced", "star", "fine")
+_SHAPE_OF = {"auto": "additive", "truncated": "additive", "exact": "joint", "extractor": "star"}
 _RUN_NAME = "mlass_program"
 
 
@@ -79,9 +79,11 @@ def engine_from_name(name: str) -> Any:
     """The engine that `--infer` names. Raises OptionError listing the choices."""
     if name not in ENGINES:
         raise OptionError(f"unknown engine '{name}': expected one of {', '.join(ENGINES)}.")
-    from ..infer import BP, Auto, Exact, Extractor, LoopyBP
+    from ..infer import BP, Auto, Exact, Extractor, LoopyBP, Truncated
 
-    engines = (Auto(), Exact(), BP(), BP(draw="marginals"), LoopyBP(), Extractor())
+    engines = (
+        Auto(), Exact(), BP(), BP(draw="marginals"), LoopyBP(), Truncated(), Extractor()
+    )  # fmt: skip
     return dict(zip(ENGINES, engines, strict=True))[name]
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 COLUMNS = ("digits", "method", "raw", "refined", "gain", "seconds")
 
 _ABOUT = {
+    "auto": "Auto on additive(n), the default: the mixture's pixels, patch by patch, as a linear "
+    "feature of all digits at once",
     "exact": "Exact: the whole posterior of all digits at once (one table for the mixture)",
     "bp": "BP: the same by messages along a chain of partial mixtures",
     "extractor": "Extractor: each digit on its own, averaged over the others",
@@ -63,7 +65,7 @@ def write_all(
         out / "report.html",
         "Handwritten digits taken apart",
         "Each mixture is the mean of two or three digits. An autoregressive prior over the tokens "
-        "of a digit and counted tables of how tokens mix are combined by three inference engines.",
+        "of a digit and counted tables of how tokens mix are combined by four inference engines.",
         sections,
         run,
     )
@@ -128,7 +130,6 @@ def _facts(config: DemoConfig, facts: dict[str, Any], seconds: float) -> dict[st
         **facts,
         "mixtures of each size": config.num,
         "candidates": config.candidates,
-        "refinement steps": config.refine_steps,
         "seed": config.seed,
         "seconds": round(seconds, 1),
         "versions": f"mlass_ppl {__version__}, torch {torch.__version__}, "

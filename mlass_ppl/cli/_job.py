@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import OptionError
 from ._common import SHAPES, engine_from_name, program_from, shape_for
+from ._estimate import estimate_from
+from ._refine import check_name, refinement_from
 
 if TYPE_CHECKING:
     from ..data.images import GreyImage
@@ -55,12 +57,15 @@ def make_job(
     sources: int | None,
     program: str | None,
     infer: str,
-    candidates: int,
-    refine: bool,
+    search: Any,
+    estimate: str,
+    refine: str,
     on_unseen: str,
     seed: int,
+    keep: int | None = None,
 ) -> Job:
-    """The job that the options name. Raises OptionError on impossible ones."""
+    """The job that the options name. keep: how many candidates are to be written of each mixture.
+    Raises OptionError on impossible ones."""
     engine = engine_from_name(infer)
     if program is not None and program not in SHAPES and sources is not None:
         raise OptionError(
@@ -69,25 +74,34 @@ def make_job(
         )
     if on_unseen not in ("error", "prior"):
         raise OptionError(f"--on-unseen must be error or prior, not '{on_unseen}'.")
-    declared = program_from(program or shape_for(infer), 2 if sources is None else sources)
+    if keep is not None and not 1 <= keep <= search.candidates:
+        raise OptionError(
+            f"--keep takes 1 to {search.candidates}, the candidates of {search!r}; got {keep}."
+        )
+    check_name(refine)
+    count = 2 if sources is None else sources
+    declared = program_from(program or shape_for(infer), count)
 
     from ..bundle import load
     from ..declare import compile_program
-    from ..refine import Refine
-    from ..search import Sample
     from ._tracks import check_names, several
 
-    graph = compile_program(declared)
+    graph, loaded = compile_program(declared), load(bundle)
+    if program is None and infer == "auto" and loaded.lacking(graph, graph.factors):
+        graph = compile_program(program_from("chain", count))  # as of an imported bundle
     check_names(graph.sources, graph.observed if several(graph) else ())
-    search = Sample(candidates)
-    loaded = load(bundle)
     options = {
         "infer": engine,
         "search": search,
-        "refine": Refine() if refine else None,
+        "estimate": estimate_from(estimate),
+        "refine": refinement_from(refine, loaded),
         "seed": seed,
         "on_unseen": on_unseen,
+        "keep_candidates": keep is not None,
     }
     facts: dict[str, Any] = {"bundle": loaded.name, "program": graph.name, "engine": repr(engine)}
-    facts |= {"candidates": candidates, "refined": refine, "seed": seed, "on_unseen": on_unseen}
+    facts |= {"search": repr(search), "candidates": search.candidates}
+    facts |= {"estimate": repr(options["estimate"])}
+    facts |= {"refined": options["refine"] is not None, "refine": repr(options["refine"])}
+    facts |= {"seed": seed, "on_unseen": on_unseen}
     return Job(graph, loaded, options, facts)

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from torch import Tensor
-
 from ..errors import OptionError
+from ._kept import clear, save_png, write_kept
 
 if TYPE_CHECKING:
     from ..graph import MixingGraph
@@ -124,10 +122,17 @@ def check_names(sources: Sequence[str], sites: Sequence[str] = ()) -> None:
 
 
 def write_track(
-    track: Track, separation: Separation, row: int, facts: dict[str, Any], *, notices: Sequence[str]
+    track: Track,
+    separation: Separation,
+    row: int,
+    facts: dict[str, Any],
+    *,
+    notices: Sequence[str],
+    keep: int = 0,
 ) -> dict[str, Any]:
     """Write one row of a separation: {source}.png, mixture.png (or {site}.png where several signals
-    were observed), grid.png and last facts.json.
+    were observed), grid.png, the `keep` best distinct candidates as {number}/{source}.png, and last
+    facts.json.
 
     Files of an earlier run that its facts.json names are removed first. Returns the facts.
     """
@@ -145,6 +150,7 @@ def write_track(
     for file, signals in images.items():
         save_png(signals[0], folder / file)
     draw_separation(one, folder / GRID, labels=[track.folder.name[:24]])
+    kept = write_kept(one, folder, keep) if keep else []
     observed = {site: str(file) for site, file in track.files.items()}
     facts = {
         "file": next(iter(observed.values())),
@@ -152,7 +158,8 @@ def write_track(
         "notices": list(notices),
         **facts,
         "mixture_error": one.reconstruction_error().item(),
-        "files": [*images, GRID],
+        **({"kept": kept} if keep else {}),
+        "files": [*images, GRID, *(file for one in kept for file in one["files"])],
     }
     text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
     (folder / FACTS).write_text(text, encoding="utf-8")
@@ -166,9 +173,7 @@ def _clear(folder: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         return
     (folder / FACTS).unlink(missing_ok=True)
-    for name in files:
-        if Path(name).name == name:
-            (folder / name).unlink(missing_ok=True)
+    clear(folder, files)
 
 
 def select(separation: Separation, row: int) -> Separation:
@@ -185,16 +190,10 @@ def select(separation: Separation, row: int) -> Separation:
         refined=cut(separation.refined),
         tokens=cut(separation.tokens),
         evidence=separation.evidence[row : row + 1],
+        log_prior=separation.log_prior[row : row + 1],
+        log_weights=separation.log_weights[row : row + 1],
         errors=separation.errors[row : row + 1],
         chosen=separation.chosen[row : row + 1],
         candidates=cut(separation.candidates),
         candidate_tokens=cut(separation.candidate_tokens),
     )
-
-
-def save_png(signal: Tensor, path: Path) -> None:
-    """Write a signal [1, H, W] in [0, 1] as an 8-bit grey PNG."""
-    from PIL import Image
-
-    pixels = signal.detach().cpu().numpy()[0].clip(0, 1)
-    Image.fromarray((pixels * 255).round().astype(np.uint8), mode="L").save(path)

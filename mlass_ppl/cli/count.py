@@ -28,8 +28,8 @@ def count(
         list[str], typer.Option(help="Engines whose tables to count: exact, bp, extractor.")
     ] = ["bp"],  # noqa: B006
     evidence: Annotated[
-        Literal["declared", "token", "feature"],
-        typer.Option(help="What is observed: a token, a continuous feature, or as declared."),
+        Literal["declared", "token", "feature", "linear"],
+        typer.Option(help="What is observed: a token, a (linear) feature, or as declared."),
     ] = "declared",
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path("models/mnist"),
     mixtures: Annotated[int, typer.Option(help="Mixtures to simulate.")] = 100_000,
@@ -58,7 +58,8 @@ def count(
             for n in sources:
                 graph = compile_program(program_from(program or shape_for(name), n))
                 if evidence != "declared":
-                    kind = Feature() if evidence == "feature" else Token()
+                    kinds = {"feature": Feature(), "linear": Feature(linear=True)}
+                    kind = kinds.get(evidence, Token())
                     graph = graph.with_evidence(dict.fromkeys(graph.observed, kind))
                 tasks.append((graph, engine))
         with progress_bar(len(tasks)) as piece:

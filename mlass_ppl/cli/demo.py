@@ -1,4 +1,4 @@
-"""`mlass demo`: mixtures of two and three digits, three engines, pictures, a table, a report."""
+"""`mlass demo`: mixtures of two and three digits, four engines, pictures, a table, a report."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from ._common import (
     sentences,
     settle_threads,
 )
+from ._refine import refinement_from
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_ENGINES = (("exact", "joint"), ("bp", "chain"), ("extractor", "star"))
+_ENGINES = (("auto", "additive"), ("exact", "joint"), ("bp", "chain"), ("extractor", "star"))
 _SOURCES = (2, 3)
 
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """What the demo runs: `num` mixtures of two and of three digits, with three engines."""
+    """What the demo runs: `num` mixtures of two and of three digits, with four engines."""
 
     num: int = 8
     candidates: int = 64
@@ -82,7 +83,7 @@ def demo(
         bool, typer.Option("--quick", help="Fewer mixtures, candidates and refinement steps.")
     ] = False,
 ) -> None:
-    """Separate mixtures of two and three handwritten digits with three engines.
+    """Separate mixtures of two and three handwritten digits with four engines.
 
     Writes pictures and report.html to --out and prints PSNR beside the floor. Offline: the digits
     are scikit-learn's bundled ones, or MNIST's test images where a local copy is found.
@@ -109,6 +110,7 @@ def demo(
         from ._demo_report import write_all
 
         facts = {"digits": origin, "bundle": f"{bundle.name} ({bundle.path})"}
+        facts["refinement"] = repr(refinement_from("auto", bundle, config.refine_steps))
         report = write_all(out, results, config, facts, time.perf_counter() - begun)
         say(f"{time.perf_counter() - begun:.0f} seconds. Pictures and report: {report}")
 
@@ -179,8 +181,7 @@ def _method(
     config: DemoConfig, bundle: Any, engine: str, shape: str, truths: Tensor, report: Any
 ) -> MethodResult:
     from ..evaluate.metrics import score
-    from ..refine import Refine
-    from ..search import Sample
+    from ..search import SMC
     from ..separate import separate
 
     found = separate(
@@ -188,8 +189,8 @@ def _method(
         program_from(shape, truths.shape[1]),
         bundle,
         infer=engine_from_name(engine),
-        search=Sample(config.candidates),
-        refine=Refine(steps=config.refine_steps),
+        search=SMC(config.candidates),
+        refine=refinement_from("auto", bundle, config.refine_steps),
         seed=config.seed,
         keep_candidates=True,
         on_unseen="prior",

@@ -11,6 +11,11 @@ import typer
 
 from ..errors import OptionError
 from ._common import console, engine_from_name, say, sentences, settle_threads, shape_for
+from ._estimate import Name as Estimate
+from ._estimate import estimate_from
+from ._refine import Name as Refine
+from ._refine import check_name, refinement_from
+from ._search import Name, Temperature, TopK, TopP, search_from
 
 if TYPE_CHECKING:
     from ..data import Split
@@ -21,19 +26,30 @@ def evaluate(
     bundle: Annotated[str, typer.Argument(help="Name or folder of a bundle.")],
     sources: Annotated[list[int], typer.Option(help="Numbers of sources in a mixture.")] = [2, 3],  # noqa: B006
     infer: Annotated[
-        list[str], typer.Option(help="Engines: exact, bp, bp-marginals, extractor.")
+        list[str],
+        typer.Option(
+            help="Engines: auto (linear features), tokens (fine alphabets), and with the published "
+            "model exact, bp, bp-marginals, extractor."
+        ),
     ] = [  # noqa: B006
-        "exact",
-        "bp",
+        "auto",
+        "tokens",
         "extractor",
     ],
     num: Annotated[int, typer.Option(help="Mixtures, from the first on.")] = 1000,
-    candidates: Annotated[int, typer.Option(help="Candidates drawn for each mixture.")] = 64,
+    search: Name = "smc",
+    candidates: Annotated[
+        int, typer.Option(help="Candidates of each mixture, the width of a beam; greedy has one.")
+    ] = 64,
+    temperature: Temperature = "1",
+    top_k: TopK = None,
+    top_p: TopP = None,
     pairing_seed: Annotated[int, typer.Option(help="Seed of the pairing (references: 100).")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of sampling and of the bootstrap.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Mixtures separated at once.")] = 64,
-    refine: Annotated[bool, typer.Option(help="Refine the chosen candidates as well.")] = True,
-    refine_steps: Annotated[int, typer.Option(help="Steps of the refinement.")] = 500,
+    estimate: Estimate = "mean",
+    refine: Refine = "auto",
+    refine_steps: Annotated[int, typer.Option(help="Steps of a refinement by descent.")] = 500,
     prior_floor: Annotated[
         bool, typer.Option(help="Also run the priors without any likelihood, as floor:prior.")
     ] = True,
@@ -62,16 +78,19 @@ def evaluate(
     """
     with sentences():
         settle_threads()
+        check_name(refine)
         methods = _methods(infer, limit_memory, prior_floor)
         for path in (json_file, markdown_file):
             if path is not None and path.is_dir():
                 raise OptionError(f"{path} is a folder; expected the name of a file to write.")
         if split not in ("test", "validation"):
             raise OptionError(f"--split must be test or validation, not '{split}'.")
-        evaluation = _evaluation(
+        from ..evaluate import Evaluation
+
+        evaluation = Evaluation(
             methods=methods,
-            candidates=candidates,
-            refine_steps=refine_steps if refine else None,
+            search=search_from(search, candidates, temperature, top_k, top_p),
+            estimate=estimate_from(estimate),
             sources=tuple(sources),
             num=num,
             pairing_seed=pairing_seed,
@@ -79,7 +98,8 @@ def evaluate(
             batch_size=batch_size,
             split=cast("Split", split),
         )
-        _run(evaluation, bundle, data_root, run_dir, json_file, markdown_file)
+        given = (refine, refine_steps)
+        _run(evaluation, bundle, given, data_root, run_dir, json_file, markdown_file)
 
 
 def _methods(names: list[str], limit_memory: str | None, prior_floor: bool) -> tuple[Method, ...]:
@@ -87,24 +107,19 @@ def _methods(names: list[str], limit_memory: str | None, prior_floor: bool) -> t
 
     from .. import shapes
     from ..evaluate import Method, PriorOnly
+    from ..infer import BP
 
     methods = []
     for name in names:
+        if name == "tokens":
+            methods.append(Method(name, shapes.fine, BP()))
+            continue
         engine: Any = engine_from_name(name)
         if name == "exact" and limit_memory is not None:
             engine = replace(engine, memory_limit=_bytes(limit_memory))
         methods.append(Method(name, getattr(shapes, shape_for(name)), engine))
     floor = (Method("floor:prior", shapes.star, PriorOnly()),) if prior_floor else ()
     return (*floor, *methods)
-
-
-def _evaluation(*, candidates: int, refine_steps: int | None, **options: Any) -> Evaluation:
-    from ..evaluate import Evaluation
-    from ..refine import Refine
-    from ..search import Sample
-
-    refine = None if refine_steps is None else Refine(steps=refine_steps)
-    return Evaluation(search=Sample(candidates), refine=refine, **options)
 
 
 def _bytes(text: str) -> float:
@@ -129,11 +144,14 @@ def _bytes(text: str) -> float:
 def _run(
     evaluation: Evaluation,
     bundle: str,
+    refine: tuple[str, int],
     data_root: Path | None,
     run_dir: Path | None,
     json_file: Path | None,
     markdown_file: Path | None,
 ) -> None:
+    from dataclasses import replace
+
     from rich.progress import (
         BarColumn,
         Progress,
@@ -148,6 +166,7 @@ def _run(
     from ..evaluate import evaluate as run
 
     loaded = load(bundle)
+    evaluation = replace(evaluation, refine=refinement_from(refine[0], loaded, refine[1]))
     images = mnist_images(evaluation.split, data_root)
     if run_dir is None:
         run_dir = Path("runs") / config_hash(evaluation.describe(loaded, images))

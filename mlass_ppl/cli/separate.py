@@ -10,7 +10,10 @@ import typer
 
 from ..errors import MlassError, SignalError, UnseenToken
 from ._common import ENGINES, SHAPES, console, progress_bar, say, sentences, settle_threads
+from ._estimate import Name as Estimate
 from ._job import Images, Job, make_job
+from ._refine import Name as Refine
+from ._search import Name, Temperature, TopK, TopP, search_from
 
 if TYPE_CHECKING:
     from ._tracks import Track
@@ -38,10 +41,19 @@ def separate(
         typer.Option(help=f"Python file with a mixing program, or {', '.join(SHAPES)}."),
     ] = None,
     infer: Annotated[str, typer.Option(help=f"Engine: {', '.join(ENGINES)}.")] = "auto",
-    candidates: Annotated[int, typer.Option(help="Candidates drawn for each mixture.")] = 64,
-    refine: Annotated[
-        bool, typer.Option("--refine", help="Refine the chosen candidate by gradient steps.")
-    ] = False,
+    search: Name = "smc",
+    candidates: Annotated[
+        int, typer.Option(help="Candidates of each mixture, the width of a beam; greedy has one.")
+    ] = 64,
+    temperature: Temperature = "1",
+    top_k: TopK = None,
+    top_p: TopP = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(help="Also write this many distinct candidates, the best first, in 1/, 2/..."),
+    ] = None,
+    estimate: Estimate = "mean",
+    refine: Refine = "auto",
     on_unseen: Annotated[
         str, typer.Option(help="Tokens that no table has seen: error, or prior to skip them.")
     ] = "error",
@@ -55,12 +67,16 @@ def separate(
 
     Every mixture gets a folder below --out with {source}.png, mixture.png, grid.png and facts.json.
     Folders that an earlier run finished are kept. A file that cannot be read or separated is
-    reported and does not stop the others; the exit code is then 1.
+    reported and does not stop the others; the exit code is then 1. With --keep, the candidates
+    nearest to the mixture go to folders 1/, 2/... below the mixture's, as decoded, not refined.
     """
     with sentences():
         settle_threads()
-        job = make_job(bundle, sources, program, infer, candidates, refine, on_unseen, seed)
-        run = _Run(job, out, force)
+        grow = search_from(search, candidates, temperature, top_k, top_p)
+        job = make_job(
+            bundle, sources, program, infer, grow, estimate, refine, on_unseen, seed, keep
+        )
+        run = _Run(job, out, force, keep or 0)
         run.go(paths or [], mixture or [])
     if run.failed:
         raise typer.Exit(1)
@@ -71,6 +87,7 @@ class _Run:
     job: Job
     out: Path
     force: bool
+    keep: int
     failed: list[str] = field(default_factory=list)
     written: list[tuple[Track, dict[str, Any]]] = field(default_factory=list)
 
@@ -144,7 +161,7 @@ class _Run:
                 for site, image in images.items()
                 for notice in image.notices
             ]
-            facts = write_track(track, found, row, facts, notices=notices)
+            facts = write_track(track, found, row, facts, notices=notices, keep=self.keep)
             self.written.append((track, facts))
 
     def _fail(self, what: Path | Track, error: MlassError) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from .._version import __version__
 from ..data import Split
 from ..errors import OptionError
+from ..estimate import Nearest
 from ..infer.base import Engine
 from .protocol import split_hash
 from .provenance import bundle_hash
@@ -37,14 +38,15 @@ class Evaluation:
     """What to evaluate. The references' protocol: split `test`, pairing seed 100.
 
     `sources` numbers of sources, `methods` the rows to separate with, `search` and `refine` as
-    `separate` takes them (`refine=None`: raw rows alone), `num` mixtures from the first on,
-    `candidates` what `search` draws, `batch_size` mixtures at once: it changes no score.
+    `separate` takes them (`refine=None`: raw rows alone), `estimate` too, `num` mixtures from the
+    first on, `candidates` what `search` draws, `batch_size` mixtures at once: it changes no score.
     Positions whose mixture token the tables never saw fall back to the prior; the rows count them.
     """
 
     methods: tuple[Method, ...]
     search: Any
     refine: Any = None
+    estimate: Any = Nearest()
     sources: tuple[int, ...] = (2, 3)
     num: int = 1000
     pairing_seed: int = 100
@@ -79,6 +81,7 @@ class Evaluation:
             "methods": {method.name: method.describe() for method in self.methods},
             "search": repr(self.search),
             "candidates": self.search.candidates,
+            "estimate": repr(self.estimate),
             "refine": repr(self.refine) if self.refine is not None else None,
             "num": self.num,
             "pairing_seed": self.pairing_seed,

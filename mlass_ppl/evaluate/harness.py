@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from .provenance import codec_device, provenance
 from .records import Record
 from .report import Report
 from .rows import rows_from_records
-from .tasks import Batch, BlackFloor, Fraction, MixtureFloor, Refiner, Separated, Task, TokenCeiling
+from .tasks import Batch, BlackFloor, Fraction, MixtureFloor, Refined, Separated, Task, TokenCeiling
 
 Progress = Callable[[str, float, int], None]
 """Called with a label, the mixtures done (with fractions) and their total."""
@@ -29,20 +29,18 @@ Progress = Callable[[str, float, int], None]
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The two functions that the harness drives, with the signatures of `mlass_ppl.separate` and
-    `mlass_ppl.refine`, and the compiler of programs."""
+    """The function that the harness drives, with the signature of `mlass_ppl.separate`, and the
+    compiler of programs."""
 
     separate: Callable[..., Any]
-    refine: Callable[..., Mapping[str, Tensor]]
     compile: Callable[..., Any]
 
     @classmethod
     def default(cls) -> Pipeline:
         from ..declare import compile_program
-        from ..refine import refine
         from ..separate import separate
 
-        return cls(separate, refine, compile_program)
+        return cls(separate, compile_program)
 
 
 @torch.no_grad()
@@ -71,6 +69,8 @@ def evaluate(
             f"{evaluation.num:,} mixtures were asked for, but split '{evaluation.split}' has "
             f"{len(images):,} images and as many mixtures. Ask for fewer with --num."
         )
+    if evaluation.refine is not None:
+        evaluation.refine.check(bundle)
     pipeline = pipeline or Pipeline.default()
     left_out = _left_out(evaluation, bundle, pipeline, notice)
     skipped = {(item["sources"], item["row"]) for item in left_out}
@@ -111,7 +111,7 @@ def _tasks(
 ) -> tuple[Task, ...]:
     refiner = None
     if evaluation.refine is not None:
-        refiner = Refiner(bundle.codec, evaluation.refine, pipeline.refine)
+        refiner = Refined(bundle, evaluation.refine)
     methods = []
     for method in evaluation.methods:
         call = partial(
@@ -120,6 +120,7 @@ def _tasks(
             bundle=bundle,
             infer=method.infer,
             search=evaluation.search,
+            estimate=evaluation.estimate,
             seed=evaluation.seed,
             batch_size=evaluation.batch_size,
             keep_candidates=True,

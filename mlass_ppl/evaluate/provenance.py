@@ -28,10 +28,16 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 
 def bundle_hash(bundle: Any) -> str:
-    """SHA-256 over a bundle's files and how its tables are smoothed; over its card if it has no
-    files."""
+    """SHA-256 over a bundle's files, how its tables are smoothed and the refiner's weights, where
+    there is one; over its card if it has no files."""
     made = (getattr(bundle, "smoothing", None), getattr(bundle, "shrink", None))
     digest = hashlib.sha256(repr(made).encode())
+    if (refiner := getattr(bundle, "refiner", None)) is not None:
+        for (
+            name,
+            weights,
+        ) in refiner.state_dict().items():  # it may be of another folder, or of none
+            digest.update(f"{name} ".encode() + weights.cpu().numpy().tobytes())
     if bundle.path is None:
         digest.update(repr(sorted(bundle.card.items())).encode())
     else:

@@ -97,7 +97,7 @@ class Report:
         lines = [
             f"Bundle {config['bundle']} ({config['bundle_sha256'][:12]}), split {config['split']} "
             f"({config['split_sha256'][:12]}), pairing seed {config['pairing_seed']}, seed "
-            f"{config['seed']}, {config['candidates']} candidates, "
+            f"{config['seed']}, {config['search']}, {config['estimate']}, "
             + (f"{config['refine']}." if config["refine"] else "not refined."),
             f"mlass_ppl {run['version']}, commit {run['commit'] or 'unknown'}, torch "
             f"{run['torch']} on {run['device']}, threads: {run['threads']}.",

@@ -93,10 +93,10 @@ class BlackFloor:
 @dataclass(frozen=True)
 class TokenCeiling:
     """The true sources encoded and decoded: what the codec lets any token method reach; refined,
-    what it lets the whole pipeline reach. `refiner(tokens, mixtures, progress)` or None."""
+    what it lets the whole pipeline reach. `refiner` None: raw scores alone."""
 
     codec: Any
-    refiner: Refiner | None
+    refiner: Refined | None
     name: str = "ceiling:tokens"
 
     def __call__(self, batch: Batch, fraction: Fraction) -> Outcome:
@@ -108,30 +108,37 @@ class TokenCeiling:
         estimates = _stack({name: self.codec.decode(row) for name, row in tokens.items()})
         stages = {"raw": batch.scores(estimates, time.perf_counter() - start)}
         if self.refiner is not None:
-            stages["refined"] = self.refiner.scores(tokens, batch, fraction)
+            signals = dict(zip(tokens, estimates.unbind(1), strict=True))
+            stages["refined"] = self.refiner.scores(signals, tokens, batch, fraction)
         return Outcome(stages)
 
 
 @dataclass(frozen=True)
-class Refiner:
-    """Refinement as declared by `config`, run by `refine` (signature of `mlass_ppl.refine`)."""
+class Refined:
+    """The refinement `refine` (a `mlass_ppl.Refinement`) with a bundle."""
 
-    codec: Any
-    config: Any
+    bundle: Any
     refine: Callable[..., Mapping[str, Tensor]]
 
-    def scores(self, tokens: Mapping[str, Tensor], batch: Batch, fraction: Fraction) -> list[Score]:
-        """Refine every source's tokens [B, T] against the mixtures, their mean, and score them."""
+    def scores(
+        self,
+        signals: Mapping[str, Tensor],
+        tokens: Mapping[str, Tensor],
+        batch: Batch,
+        fraction: Fraction,
+    ) -> list[Score]:
+        """Refine every source's estimates [B, C, H, W], of tokens [B, T], against the mixtures,
+        their mean, and score them."""
         start = time.perf_counter()
-        signals = self.refine(
-            self.codec,
-            dict(tokens),
-            {name: 1.0 / len(tokens) for name in tokens},
-            batch.mixtures.to(codec_device(self.codec)),
-            self.config,
-            progress=lambda done, total: fraction(done / max(total, 1)),
+        refined = self.refine(
+            self.bundle,
+            signals,
+            tokens,
+            {"mixture": {name: 1.0 / len(tokens) for name in tokens}},
+            {"mixture": batch.mixtures.to(codec_device(self.bundle.codec))},
+            lambda done, total: fraction(done / max(total, 1)),
         )
-        return batch.scores(_stack(signals), time.perf_counter() - start)
+        return batch.scores(_stack(refined), time.perf_counter() - start)
 
 
 @dataclass(frozen=True)
@@ -141,7 +148,7 @@ class Separated:
 
     name: str
     call: Callable[..., Any]
-    refiner: Refiner | None
+    refiner: Refined | None
     notice: Notice
 
     def __call__(self, batch: Batch, fraction: Fraction) -> Outcome:
@@ -162,7 +169,10 @@ class Separated:
         }
         if self.refiner is not None:
             stages["refined"] = self.refiner.scores(
-                found.tokens, batch, lambda done: fraction(share + (1.0 - share) * done)
+                found.signals,
+                found.tokens,
+                batch,
+                lambda done: fraction(share + (1.0 - share) * done),
             )
         for line in found.notices:
             self.notice(f"{self.name}: {line}")
