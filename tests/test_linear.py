@@ -185,7 +185,7 @@ def singular() -> LinearGaussianTable:
         (lambda: table((2,)).raised(0.0), "power must be positive"),
         (lambda: table((2,)).log_likelihood(torch.zeros(1, 3)), r"features \[M, 2\], got \[1, 3\]"),
         (lambda: table((2,)).log_likelihood(torch.full((1, 2), float("inf"))), "finite"),
-        (lambda: singular().log_likelihood(torch.zeros(1, 2)), r"singular .*Shrink\(min_std"),
+        (lambda: singular().log_likelihood(torch.zeros(1, 2)), r"singular.*Shrink\(min_std"),
         (
             lambda: table((300,) * 3).log_likelihood(torch.zeros(1, 2)),
             r"each of 2.70e\+07 configurations .*Truncated\(\)",

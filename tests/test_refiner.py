@@ -378,7 +378,20 @@ def test_the_command_trains_a_refiner_into_a_bundle(folder, tmp_path, monkeypatc
     monkeypatch.setattr("mlass_ppl.train.make_refiner.mnist_images", lambda split, root: blobs(150))
     monkeypatch.chdir(tmp_path)
     line = ["train", "refiner", "--out", str(copy), "--sources", "2", "3"]
-    line += ["--program", "chain", "--mixtures", "50", "--candidates", "3", "--width", "4", "--epochs", "2", "--run", "run"]
+    line += [
+        "--program",
+        "chain",
+        "--mixtures",
+        "50",
+        "--candidates",
+        "3",
+        "--width",
+        "4",
+        "--epochs",
+        "2",
+        "--run",
+        "run",
+    ]
     result = CliRunner().invoke(app, line)
     assert result.exit_code == 0, result.output
     assert "2 sources:" in result.output
