@@ -60,7 +60,7 @@ train-mnist: setup ## train the MNIST bundle again, into models/mnist
 
 evaluate: setup ## the table of the README: 1,000 mixtures of two and of three test digits
 	@mkdir -p runs
-	$(VENV)/bin/mlass evaluate mnist --sources 2 3 --infer exact bp extractor \
+	$(VENV)/bin/mlass evaluate mnist --sources 2 3 --infer auto tokens \
 	--num 1000 --candidates 64 --pairing-seed 100 --json runs/mnist.json $(ARGS)
 
 clean: ## remove caches and built packages

@@ -69,7 +69,8 @@ def _curves(rows: Rows, path: Path) -> None:
     left.set_xlabel("candidates")
     right.set_xlabel("seconds a mixture")
     left.set_ylabel("PSNR, dB")
-    left.legend(fontsize=7)
+    if left.lines:
+        left.legend(fontsize=7)
     for axes in (left, right):
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
