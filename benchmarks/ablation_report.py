@@ -49,7 +49,7 @@ def _curves(rows: Rows, path: Path) -> None:
     """PSNR of the default against its candidates, and against the seconds that they take."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.4, 3.4), layout="constrained")
+    figure = Figure(figsize=(8.4, 3.7), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for n in sorted({row["sources"] for row in rows}):
         own = [row for row in rows if (row["sources"], row["group"]) == (n, "candidates")]
@@ -66,11 +66,14 @@ def _curves(rows: Rows, path: Path) -> None:
             right.plot(seconds, values, style, marker="o", color=colour, markersize=4)
     left.set_xscale("log", base=2)
     right.set_xscale("log")
+    right.set_xticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
+    right.minorticks_off()
     left.set_xlabel("candidates")
     right.set_xlabel("seconds a mixture")
     left.set_ylabel("PSNR, dB")
     if left.lines:
-        left.legend(fontsize=7)
+        figure.legend(*left.get_legend_handles_labels(), fontsize=7, loc="outside lower center",
+                      ncols=4, handlelength=3.5)  # fmt: skip
     for axes in (left, right):
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=110)

@@ -68,7 +68,10 @@ def settings(n: int) -> list[Setting]:
                 ("weights over 256 tokens", mlass.chain(n, evidence=soft)),
                 ("feature, counted", mlass.chain(n, evidence=counted)),
                 ("feature, linear, chain", mlass.chain(n, evidence=LINEAR)),
-                ("feature, linear, power 0.5", mlass.chain(n, evidence=mlass.Feature(0.5, linear=True))),
+                (
+                    "feature, linear, power 0.5",
+                    mlass.chain(n, evidence=mlass.Feature(0.5, linear=True)),
+                ),
             )
         ]
     if n > 2:

@@ -21,7 +21,7 @@ from ._common import (
 
 def count(
     program: Annotated[
-        str | None, typer.Option(help="Python file with a program, or joint, chain, star.")
+        str | None, typer.Option(help="Python file with a program, or a shape such as chain.")
     ] = None,
     sources: Annotated[list[int], typer.Option(help="Numbers of sources of a shape.")] = [2],  # noqa: B006
     infer: Annotated[
