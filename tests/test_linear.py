@@ -55,7 +55,7 @@ def truth(of: LinearGaussianTable, features: Tensor) -> Tensor:
     return of.power * out
 
 
-@settings(max_examples=15)
+@settings(max_examples=30)
 @given(
     st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple),
     st.integers(1, 5),

@@ -18,7 +18,7 @@ def read_npz(path: Path) -> tuple[Tensor, Tensor, tuple[int, ...]]:
     Nothing in it is run: arrays of Python objects are refused.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(path) as file:  # by default numpy refuses arrays of objects
             where, values, shape, rest = (
                 file[name] for name in ("coords", "data", "shape", "fill_value")
             )
