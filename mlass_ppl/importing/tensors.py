@@ -115,7 +115,7 @@ def _read(path: Path) -> Any:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile pickle may fail in any way
         line = next(iter(str(error).strip().splitlines()), "")
-        # By name: what torch raises on objects is a class of a module that nothing here should load.
+        # By name: what torch raises on objects is of a module that nothing here should load.
         if type(error).__name__ == "UnpicklingError" and _is_whole(data):
             raise BundleError(
                 f"{path} holds Python objects besides tensors, which could run code of their own, "
