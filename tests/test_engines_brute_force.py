@@ -126,6 +126,9 @@ LIMITS = {
     "_DENSE_ROWS": 1,
     "_WIDE": 2,
     "pays": lambda table: table.background is None,
+    "_MANY": 1,
+    "_BLOCK_BYTES": 64,
+    "_MOST": 2,
 }
 """Limits of memory and thresholds of speed, wherever a module of the engines has one."""
 

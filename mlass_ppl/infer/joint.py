@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping
+from copy import copy
 from functools import cached_property
 from typing import Literal, Protocol
 
@@ -40,6 +41,10 @@ class Pass(Protocol):
 
     def marginals(self) -> dict[str, Tensor]:
         """p(site | evidence) of every latent site: {site: [R, K]}."""
+        ...
+
+    def rows(self, index: Tensor) -> Pass:
+        """The run of some rows, int64 [R'], as if it had been made of them."""
         ...
 
 
@@ -132,7 +137,13 @@ class JointPosterior(Posterior):
         return self._shaped(best.descend(largest), self._possible)
 
     def of(self, parents: Tensor) -> JointPosterior:
-        return self._of(self.position.of(parents))
+        out = copy(self)
+        out.__dict__.pop("_possible", None)
+        out.position = self.position.of(parents)
+        first = torch.arange(len(parents), device=parents.device)[:, None] * self.position.shape[1]
+        out._pass = self._pass.rows((first + parents).flatten())
+        out.log_evidence = self.log_evidence.gather(1, parents)
+        return out
 
     def topk(self, k: int) -> tuple[dict[str, Tensor], Tensor]:
         def best(position: Position) -> tuple[dict[str, Tensor], Tensor]:

@@ -33,7 +33,7 @@ class Elimination:
     """
 
     def __init__(self, cliques: Cliques, position: Position, kind: Kind) -> None:
-        self._cliques = cliques
+        self._cliques, self._position, self._kind = cliques, position, kind
         like = position.like
         width, observed = _blocks(cliques, position)
         limit = _STEP_BYTES.get(like.device.type, 1 << 26) // like.element_size()
@@ -71,6 +71,10 @@ class Elimination:
                 part.release(self._room)
             out[bucket.site] = torch.where(self._possible, tokens, -1)
         return out
+
+    def rows(self, index: Tensor) -> Elimination:
+        """The run of some rows, int64 [R'], made anew."""
+        return Elimination(self._cliques, self._position.rows(index), self._kind)
 
     @property
     def _possible(self) -> Tensor:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ...tables.table import Table
-from .cells import SeenCells, pays
 
 _CHUNK_BYTES = 1 << 26
 """Working memory of one chunk of rows: large enough for full-speed products."""
@@ -19,14 +18,12 @@ class DenseKernel:
 
     Exact up to rounding while products stay above the smallest float; callers look for rows that
     lost their mass and send them to the logarithmic kernel. With two parents and R rows a message
-    costs R K^3 multiplications, or R K^2 once an axis is given; where few cells are filled, a
-    message with nothing given runs over the seen cells alone.
+    costs R K^3 multiplications, or R K^2 once an axis is given.
     """
 
     def __init__(self, table: Table, dtype: torch.dtype, device: torch.device) -> None:
         self.array = table.dense(dtype).movedim(-1, 0).contiguous().to(device)
         self.shape = tuple(self.array.shape)
-        self.cells = SeenCells(table, dtype, device) if pays(table) else None
 
     def message(
         self, to: int, incoming: Mapping[int, Tensor], given: Mapping[int, Tensor]
@@ -34,8 +31,6 @@ class DenseKernel:
         if not incoming:
             return self._gather(to, given)
         rows = len(next(iter(incoming.values())))
-        if not given and self.cells is not None:
-            return self.cells.message(to, incoming)
         if not given:
             return self._contract(self.array, list(range(self.array.ndim)), to, incoming)
         # Rows that share the given tokens share one slice of the table: one product for each.

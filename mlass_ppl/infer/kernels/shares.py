@@ -88,15 +88,11 @@ class Shares:
 
     def _contract(self, to: int, weights: dict[int, Tensor], given: Mapping[int, Tensor]) -> Tensor:
         arity = len(self.parents)
+        linear = {axis % arity: weight for axis, weight in weights.items()}
+        known = {axis % arity: tokens for axis, tokens in given.items()}
         if self._dense is not None:
-            linear = {axis % arity: weight for axis, weight in weights.items()}
-            known = {axis % arity: tokens for axis, tokens in given.items()}
             return self._dense.message(to % arity, linear, known)
         assert self._lacking is not None
-        for axis, tokens in given.items():
-            size = self.parents[axis - 1]
-            weights[axis] = torch.nn.functional.one_hot(tokens, size).to(torch.float64)
         everywhere = torch.stack([weight.sum(1) for weight in weights.values()]).prod(0)
-        linear = {axis % arity: weight for axis, weight in weights.items()}
         # Rounding could take it below zero only where the smallest share is below 1e-15.
-        return (everywhere[:, None] - self._lacking.message(to % arity, linear)).clamp_min(0)
+        return (everywhere[:, None] - self._lacking.message(to % arity, linear, known)).clamp_min(0)

@@ -58,6 +58,20 @@ class LoopyPosterior(JointPosterior):
             self._mended = rows, self._plan.run(self.position.rows(rows), "sum")
         return self._mended[1]
 
+    def of(self, parents: Tensor) -> LoopyPosterior:
+        out = super().of(parents)
+        assert isinstance(out, LoopyPosterior)
+        for name in ("converged", "steps", "change"):
+            setattr(out, name, getattr(self, name).gather(1, parents))
+        if self._found is not None:
+            shape = self.position.shape
+            out._found = {
+                name: tokens.reshape(shape).gather(1, parents).flatten()
+                for name, tokens in self._found.items()
+            }
+        out._mended = None
+        return out
+
     def _of(self, position: Position) -> LoopyPosterior:
         return LoopyPosterior(self._plan, position, warn=False)
 

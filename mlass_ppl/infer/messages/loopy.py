@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -59,6 +60,14 @@ class LoopyPass:
         self._settle()
         if evidence:
             self.log_evidence = flow.log_evidence()
+
+    def rows(self, index: Tensor) -> LoopyPass:
+        """The pass of some rows, int64 [R'], with its messages."""
+        out = copy(self)
+        out.flow = self.flow.at(index)
+        for name in ("weak", "converged", "steps", "change", "_impossible", "log_evidence"):
+            setattr(out, name, getattr(self, name)[index])
+        return out
 
     def log_joint(self, tokens: dict[str, Tensor]) -> Tensor:
         """Log joint probability of an assignment and the evidence [R], -inf where it is -1."""

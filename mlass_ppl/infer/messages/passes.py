@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 
 import torch
 from torch import Tensor
 
 from ..algebra import Algebra
-from ..kernels import Kernel
+from ..kernels import Kernel, LikelihoodKernel
 from ..position import Position
 from .schedule import Schedule, Step
 
@@ -62,6 +63,20 @@ class MessagePass:
             row = kernels[factor.name].message(factor.scope.index(first), {}, tokens)
             scale = scale + algebra.log_total(row.gather(1, self._given[first][:, None]))
         self.log_evidence = scale + lifted
+
+    def rows(self, index: Tensor) -> MessagePass:
+        """The pass of some rows, int64 [R'], with every message that was sent."""
+        out = copy(self)
+        out._kernels = {
+            name: kernel.rows(index) if isinstance(kernel, LikelihoodKernel) else kernel
+            for name, kernel in self._kernels.items()
+        }
+        out._given = {name: tokens[index] for name, tokens in self._given.items()}
+        out._unary = {name: weights[index] for name, weights in self._unary.items()}
+        out._messages = {key: message[index] for key, message in self._messages.items()}
+        out._like, out.weak = self._like[index], self.weak[index]
+        out.log_evidence = self.log_evidence[index]
+        return out
 
     def _note(self, log_mass: Tensor) -> None:
         self.weak |= log_mass < self._safe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cached_property
 
@@ -17,13 +18,15 @@ from ..kernels import (
     DenseKernel,
     Kernel,
     LikelihoodKernel,
-    SlicedKernel,
+    SeenCells,
     SparseKernel,
     StructuredKernel,
 )
 from ..kernels.cells import pays
 from ..position import Position
 from ..ready import ready_tables, seen_tokens
+
+_PART = 1 << 21
 
 
 class MessagePlan(JointPlan):
@@ -50,20 +53,22 @@ class MessagePlan(JointPlan):
     def _is_small(self, table: Table, item: int) -> bool:
         return table.size * item <= self._dense_limit
 
+    def _is_sparse(self, table: Table, item: int) -> bool:
+        """Whether the cells that were seen serve in place of all of them."""
+        return pays(table) or (table.background is None and not self._is_small(table, item))
+
     def _kinds(self) -> str:
         """Which kernel each factor has, in words."""
         return "kernels " + ", ".join(f"{name}: {self._kind_of(name)}" for name in self.tables)
 
-    def _kind_of(self, name: str, sliced: bool = False) -> str:
-        """Which kernel a factor has, in words; sliced: some of its tokens are given."""
+    def _kind_of(self, name: str) -> str:
+        """Which kernel a factor has, in words."""
         table = self.tables[name]
         if not isinstance(table, Table):
             return "Gaussian likelihood of each mixture"
-        if self._is_small(table, 4):
-            return "seen cells" if pays(table) and not sliced else "dense"
-        if table.background is None:
-            return "slices of seen cells" if sliced else "seen cells"
-        return "sparse and its background"
+        if self._is_sparse(table, 4):
+            return "seen cells"
+        return "dense" if self._is_small(table, 4) else "sparse and its background"
 
     def kind(self, position: Position) -> Kind:
         item = position.like.element_size()
@@ -77,8 +82,7 @@ class MessagePlan(JointPlan):
         for table in self.tables.values():
             if not isinstance(table, Table) or table.background is not None:
                 return float("inf")
-            if len(seen := table.probability[table.probability > 0]):
-                total += float(seen.max().log() - seen.min().log())
+            total += _spread(table)
         return total
 
     def _of_tables(self, kind: Kind, dtype: torch.dtype, device: torch.device) -> dict[str, Kernel]:
@@ -103,9 +107,17 @@ class MessagePlan(JointPlan):
         return algebra, kernels, scale
 
     def _kernel(self, table: Table, kind: Kind, dtype: torch.dtype, device: torch.device) -> Kernel:
-        if kind == "linear" and self._is_small(table, dtype.itemsize):
-            return DenseKernel(table, dtype, device)
         if kind == "linear":
-            return SlicedKernel(table, dtype, device)
+            sparse = self._is_sparse(table, dtype.itemsize)
+            return (SeenCells if sparse else DenseKernel)(table, dtype, device)
         logarithmic = SparseKernel if table.background is None else StructuredKernel
         return logarithmic(table, dtype, device, largest=kind == "max")
+
+
+def _spread(table: Table) -> float:
+    """Nats between the largest and the least positive cell."""
+    least, most = float("inf"), 0.0
+    for part in table.probability.split(_PART):  # a mask of all cells would be as large as they are
+        if len(seen := part[part > 0]):
+            least, most = min(least, float(seen.amin())), max(most, float(seen.amax()))
+    return math.log(most / least) if most else 0.0

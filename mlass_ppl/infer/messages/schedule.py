@@ -12,7 +12,9 @@ from ...graph import Factor, MixingGraph
 class Step:
     """One message of the upward pass: `factor` tells `target` what lies below it.
 
-    others: the factor's other latent sites. given: its sites whose token is given.
+    others: the factor's other latent sites, parents first: a table is stored by parents, and what
+    is drawn from the root down is then read in the order of its cells. given: its sites whose token
+    is given.
     """
 
     factor: Factor
@@ -60,7 +62,8 @@ def schedule(graph: MixingGraph, factors: tuple[Factor, ...]) -> Schedule:
         for factor in around[name]:
             if factor is above:
                 continue
-            others = tuple(part for part in factor.tokens if part in latent and part != name)
+            family = (*(p for p in factor.tokens if p != factor.child), factor.child)
+            others = tuple(part for part in family if part in latent and part != name)
             for other in others:
                 visit(other, factor)
             given = tuple(part for part in factor.tokens if part not in latent)
