@@ -181,7 +181,7 @@ def _read_codec(path: Path, file: str, facts: Mapping[str, Any]) -> StoredCodec:
             f"{', '.join(KINDS)}."
         )
     made, config = KINDS[facts["kind"]]
-    codec = made(config(**{key: facts[key] for key in config.__dataclass_fields__}))
+    codec = made(config(**{key: facts[key] for key in config.__dataclass_fields__ if key in facts}))
     load_weights(codec, _intact(path, file, facts))
     return codec
 

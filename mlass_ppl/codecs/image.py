@@ -17,6 +17,7 @@ class ImageVQVAEConfig:
 
     size: side of the square grey image in pixels, a multiple of 4.
     alphabet: number of codes K. latent: width of a code. encoder, decoder: channels.
+    context: how many patches to each side a token sees besides its own; 0 is what tables want.
     """
 
     size: int = 28
@@ -24,10 +25,13 @@ class ImageVQVAEConfig:
     latent: int = 32
     encoder: int = 128
     decoder: int = 64
+    context: int = 0
 
     def __post_init__(self) -> None:
-        if any(not isinstance(size, int) or size < 1 for size in asdict(self).values()):
-            raise CodecError(f"sizes must be positive integers, got {self}.")
+        least = dict.fromkeys(asdict(self), 1) | {"context": 0}
+        if any(not isinstance(size := getattr(self, key), int) or size < low
+               for key, low in least.items()):  # fmt: skip
+            raise CodecError(f"sizes must be positive integers, context 0 or more, got {self}.")
         if self.size % 4 or self.decoder % 4:
             raise CodecError(
                 f"image size and decoder width must be multiples of 4, got {self.size} and "
@@ -49,8 +53,9 @@ class _Residual(nn.Module):
 class ImageVQVAE(GreyVQVAE):
     """VQ-VAE (van den Oord et al., 2017) for grey images, quantised by vector-quantize-pytorch.
 
-    The encoder reads each 4x4 patch on its own: the token of a mixture's patch then depends on
-    the sources' pixels in that patch alone, which is what a table p(m | z^1, z^2) can express.
+    The encoder reads each 4x4 patch on its own (unless it is given `context`): the token of a
+    mixture's patch then depends on the sources' pixels in that patch alone, which is what a table
+    p(m | z^1, z^2) can express.
     The decoder is convolutional over neighbouring codes. Implements the `Codec` protocol with
     signals float [B, 1, size, size] in [0, 1] and tokens int64 [B, (size / 4)^2], row by row.
     """
@@ -64,7 +69,9 @@ class ImageVQVAE(GreyVQVAE):
         self.encoder = nn.Sequential(
             nn.Conv2d(1, config.encoder, 4, stride=4),
             nn.SiLU(),
-            nn.Conv2d(config.encoder, config.encoder, 1),
+            nn.Conv2d(
+                config.encoder, config.encoder, 2 * config.context + 1, padding=config.context
+            ),
             nn.SiLU(),
             nn.Conv2d(config.encoder, config.latent, 1),
             # Keeps the codes' scale fixed while the encoder moves; without it codes die.
