@@ -18,6 +18,7 @@ ENGINES: dict[str, Engine] = {
     "auto": Auto(),
     "auto-loopy": Auto(operations_limit=1),  # cannot afford Exact() where there are cycles
     "truncated": Truncated(),  # whose lists hold all tuples of toys
+    "cover": BP(cover=1.0),  # which drops nothing, so that its posteriors are exact
     "marginals": BP(draw="marginals"),
     "extractor": Extractor(),
 }

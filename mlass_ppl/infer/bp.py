@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
@@ -13,14 +14,17 @@ from ..errors import OptionError
 from ..graph import MixingGraph
 from ..tables.table import Table
 from .base import AnyTable, Engine
-from .cost import Cost, bp_cost
+from .cost import Cost, bp_cost, item_size, kernel_bytes
 from .joint import JointPosterior, Kind
 from .messages.passes import MessagePass
 from .messages.plan import MessagePlan
 from .messages.schedule import schedule
 from .position import Position
 from .random import Random, draw, uniforms
-from .report import Row, report
+from .report import Row, memory, report
+
+if TYPE_CHECKING:
+    from .cover import CoverPlan
 
 
 @dataclass(frozen=True)
@@ -31,23 +35,45 @@ class BP(Engine):
     from its own marginal, the paper's variant, which is no posterior sample (about half of its
     tuples are impossible under exact support). dense_limit: tables of up to this many bytes are
     held dense; larger ones are contracted over the cells that were seen, smoothed ones over all
-    cells in logarithms.
+    cells in logarithms. cover: leave out tokens that no candidate of a mixture expects; kept are
+    those that cover this share of the mass of each one's prior. Much faster where alphabets are
+    large and priors peaked; log evidence is then a lower bound, and `posterior.lost` bounds what it
+    lacks. Where the kept tokens cannot explain some candidate at all, all of them are taken.
 
-    Refuses a graph with a cycle by naming it.
+    Refuses a graph with a cycle by naming it. Raises OptionError unless cover is above 0 and at
+    most 1, or None for all tokens.
     """
 
     draw: Literal["joint", "marginals"] = "joint"
     dense_limit: float = 2**28
+    cover: float | None = None
 
     def __post_init__(self) -> None:
         if self.draw not in ("joint", "marginals"):
             raise OptionError(f"BP(draw=...) is 'joint' or 'marginals', got {self.draw!r}.")
+        cover = self.cover
+        if cover is not None and (
+            isinstance(cover, bool) or not isinstance(cover, (int, float)) or not 0 < cover <= 1
+        ):
+            raise OptionError(
+                "BP(cover=...) is the share of each prior that the kept tokens cover, above 0 and "
+                f"at most 1, as 0.999, or None to keep all tokens; got {cover!r}."
+            )
 
-    def plan(self, graph: MixingGraph, tables: Mapping[str, AnyTable]) -> BPPlan:
-        return BPPlan(self, graph, tables)
+    def __repr__(self) -> str:
+        cover = "" if self.cover is None else f", cover={self.cover!r}"
+        return f"BP(draw={self.draw!r}, dense_limit={self.dense_limit!r}{cover})"
+
+    def plan(self, graph: MixingGraph, tables: Mapping[str, AnyTable]) -> BPPlan | CoverPlan:
+        whole = BPPlan(self, graph, tables)
+        if self.cover is None:
+            return whole
+        from .cover import CoverPlan
+
+        return CoverPlan(whole, self.cover)
 
     def is_exact(self, graph: MixingGraph) -> bool:
-        return self.draw == "joint" and graph.is_tree
+        return self.draw == "joint" and self.cover is None and graph.is_tree
 
 
 class BPPlan(MessagePlan):
@@ -61,24 +87,56 @@ class BPPlan(MessagePlan):
 
     @property
     def cost(self) -> Cost:
-        return bp_cost(self.graph, self.sizes)
+        """Over the cells that the kernels visit."""
+        rows, item = self._rows(), item_size(self.graph)
+        messages = sum(item * self.sizes.get(step.target, 1) for step in self.schedule.upward)
+        dense = bp_cost(self.graph, self.sizes)
+        return Cost(
+            sum(row.operations for row in rows),
+            max((row.size for row in rows), default=1.0),
+            held=sum(self._held(name) for name in self.tables),
+            mixture=dense.mixture,
+            candidate=dense.candidate + 2.0 * messages,
+            block=max((row.needs for row in rows), default=0.0),
+        )
+
+    def _held(self, name: str) -> float:
+        dense = self._kind_of(name) == "dense"
+        return kernel_bytes(self.tables[name], dense, item_size(self.graph))
+
+    def _rows(self) -> list[Row]:
+        rows, item = [], item_size(self.graph)
+        for number, step in enumerate(self.schedule.upward, 1):
+            name, scope = step.factor.name, (step.target, *step.others)
+            sizes = [float(self.sizes.get(site, 1)) for site in scope]
+            table, kind = self.tables[name], self._kind_of(name)
+            dense = seen = prod(sizes)
+            needs = sizes[0]
+            if isinstance(table, Table) and kind != "dense":
+                seen = table.density * dense
+                if kind != "seen cells":  # values of all cells at once, and what they are made of
+                    needs += 3 * seen
+            elif len(sizes) > 2:  # one site is summed out after the other
+                needs += dense / sizes[1]
+            how = f"p({name} | {', '.join(step.factor.parents)}), {kind}"
+            rows.append(
+                Row(
+                    str(number), step.others, scope, seen, dense, seen, self._held(name),
+                    item * needs, how,
+                )
+            )  # fmt: skip
+        return rows
 
     def __str__(self) -> str:
         title = f"{self.engine!r} on {self.graph.name}: messages from the leaves up, exact"
-        rows = []
-        for number, step in enumerate(self.schedule.upward):
-            scope = (step.target, *step.others)
-            dense = prod(float(self.sizes.get(name, 1)) for name in scope)
-            table = self.tables[step.factor.name]
-            kind = self._kind_of(step.factor.name, bool(step.given))
-            if kind == "dense" or not isinstance(table, Table):
-                seen = dense
-            else:
-                seen = table.density * dense
-            how = f"p({step.factor.name} | {', '.join(step.factor.parents)}), {kind}"
-            rows.append(Row(str(number + 1), step.others, scope, seen, dense, seen, how))
         note = f"roots {', '.join(self.schedule.roots)}: joint samples are drawn from there down"
-        return report(title, rows, [note])
+        return report(title, self._rows(), [note, memory(self.cost)])
+
+    def restricted(self, tables: Mapping[str, AnyTable], sizes: Mapping[str, int]) -> BPPlan:
+        """The plan of smaller tables on the same graph, checked by whoever made them."""
+        small = copy(self)
+        small.tables, small.sizes, small._kernels = dict(tables), dict(sizes), {}
+        return small
 
     def posterior(
         self, log_priors: Mapping[str, Tensor], evidence: Mapping[str, Tensor]
