@@ -64,6 +64,7 @@ def test_tokens_that_no_table_entry_explains(engine: Engine) -> None:
         (lambda p, e: p.update(source_2=torch.zeros(2, 5, 4)), r"has \[2, 5\] rows, others \[2, 3"),
         (lambda p, e: p["source_1"].fill_(float("nan")), "holds NaN or .inf"),
         (lambda p, e: p["source_2"][1, 2].fill_(float("inf")), "'source_2'.* holds NaN or .inf"),
+        (lambda p, e: p["source_2"][1, 2, 3].fill_(float("nan")), "'source_2'.* holds NaN or .inf"),
         (lambda p, e: e.clear(), r"evidence lacks 'mixture_1'; given are \[\]"),
         (lambda p, e: e.update(mixture_1=torch.tensor([1])), "must be 2 integer tokens"),
         (lambda p, e: e.update(mixture_1=torch.tensor([0.0, 1.0])), "must be 2 integer tokens"),

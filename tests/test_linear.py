@@ -16,7 +16,7 @@ from torch.distributions import MultivariateNormal
 
 from mlass_ppl import Exact, Feature, bind, mix, posterior, source
 from mlass_ppl.errors import TableError
-from mlass_ppl.tables import CellMoments, LinearGaussianTable, Shrink
+from mlass_ppl.tables import CellMoments, LinearGaussianTable, Shrink, diagonal
 from mlass_ppl.tables import linear as module
 
 NARROW = Shrink(strength=1e-6, min_std=1e-3)
@@ -80,17 +80,68 @@ def test_densities_are_those_of_torch(sizes, width, diagonal, power, seed):
 
 def test_densities_of_groups_are_those_of_the_whole_table():
     made = table((2, 3, 4), 3, diagonal=True).raised(0.7)
-    feature = torch.tensor([0.1, 0.6, 0.3], dtype=torch.float64)
+    feature = torch.tensor([[0.1, 0.6, 0.3], [2.0, 0.0, -1.0]], dtype=torch.float64)
     (a, b), (c, d) = made.centres[1:], made.spreads[1:]
-    pairs = [(x[:, None] + y).reshape(-1, 3).T for x, y in ((a, b), (c, d))]
-    first = made.centres[0].T, made.spreads[0].T
+    pairs = [(x[:, None] + y).reshape(-1, 3).T[None] for x, y in ((a, b), (c, d))]
+    first = made.centres[0].T[None], made.spreads[0].T[None]
     found = made.log_density(feature, first, (pairs[0], pairs[1]))
-    wanted = made.log_likelihood(feature[None])[0].reshape(2, 12)
+    wanted = made.log_likelihood(feature).reshape(2, 2, 12)
     torch.testing.assert_close(found, wanted)
     short = [(x.float(), y.float()) for x, y in (first, pairs)]
     torch.testing.assert_close(
         made.log_density(feature, *short), wanted.float(), rtol=1e-4, atol=1e-3
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_densities_of_groups_are_the_same_in_blocks_and_in_any_batch(dtype, monkeypatch):
+    """Bit for bit, also where some groups are shared by all mixtures."""
+    made = table((30, 20), 3, diagonal=True)
+    random = torch.Generator().manual_seed(0)
+    features = torch.rand(5, 3, generator=random, dtype=torch.float64)
+    chosen = torch.randint(30, (5, 12), generator=random)
+    first = tuple(part[0][chosen].mT.to(dtype) for part in (made.centres, made.spreads))
+    second = tuple(part[1].T[None].to(dtype) for part in (made.centres, made.spreads))
+    every = made.log_density(features, first, second)
+    for block in (1, 7 * 20, 2 * 12 * 20):
+        monkeypatch.setattr(diagonal, "_BLOCK", block)
+        assert torch.equal(made.log_density(features, first, second), every)
+    for row in range(5):
+        alone = tuple(part[row : row + 1] for part in first)
+        found = made.log_density(features[row : row + 1], alone, second)
+        assert torch.equal(found[0], every[row])
+    wanted = made.log_likelihood(features)[torch.arange(5)[:, None], chosen]
+    torch.testing.assert_close(every.double(), wanted, rtol=1e-4, atol=1e-3)
+    assert made.log_density(features[:0], tuple(p[:0] for p in first), second).numel() == 0
+
+
+def test_many_variances_that_lie_far_apart_do_not_overflow():
+    """The product of 40 of them is beyond 32 bits: logarithms are taken in between."""
+    width = 40
+    means = torch.zeros(2, width, dtype=torch.float64)
+    spread = torch.stack([torch.eye(width).double() * 1e-6, torch.eye(width).double() * 1e4])
+    made = LinearGaussianTable(
+        (means, means), (spread, spread), 1e-6, torch.eye(width).double(), True
+    )
+    groups = [(made.centres[i].T[None].float(), made.spreads[i].T[None].float()) for i in (0, 1)]
+    features = torch.full((1, width), 0.5, dtype=torch.float64)
+    found = made.log_density(features, *groups)
+    torch.testing.assert_close(found, made.log_likelihood(features).float(), rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("power", [1.0, 0.4])
+def test_of_parents_that_sound_alike_half_of_the_configurations_are_kept(power):
+    part = cells(6, 3)
+    made = LinearGaussianTable.from_cells([part, part], (0.5, 0.5), diagonal=False).raised(power)
+    features = torch.rand(7, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for count in (1, 2, 3, 7):  # products of some numbers of rows are padded
+        found = made.log_likelihood(features[:count])
+        torch.testing.assert_close(found, truth(made, features[:count]), rtol=1e-9, atol=1e-8)
+        assert torch.equal(found, found.mT)
+    assert len(made._precisions.offset) == 21
+    unlike = LinearGaussianTable.from_cells([part, part], (0.6, 0.4), diagonal=False)
+    assert len(unlike._precisions.offset) == 36
+    assert made.nbytes < unlike.nbytes
 
 
 def test_axes_change_nothing_but_what_a_diagonal_leaves_out():

@@ -24,6 +24,8 @@ from mlass_ppl import (
     mix,
     source,
 )
+from mlass_ppl.infer import halves as module
+from mlass_ppl.infer import tellers
 from mlass_ppl.testing import Problem, check_engine, random_problem
 from mlass_ppl.testing._chi_square import chi_square
 
@@ -138,6 +140,46 @@ def test_a_mixture_is_answered_alike_in_any_batch() -> None:
         assert torch.equal(alone.log_evidence[0], together.log_evidence[m])
         for name, tokens in alone.sample([random(m)]).items():
             assert torch.equal(tokens[0], drawn[name][m])
+
+
+@pytest.mark.parametrize("sizes", [(20, 15, 20), (9, 8, 7, 8, 9), (40,) * 4], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_mixtures_in_parts_or_alone_are_answered_bit_for_bit(
+    sizes: tuple[int, ...], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = problem(sizes, m=6, c=8)
+    priors = {name: log.to(dtype) for name, log in here.log_priors.items()}
+    plan = Truncated(keep=16).plan(here.graph, here.tables)
+
+    def answer(rows: slice) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        cut = {name: log[rows] for name, log in priors.items()}
+        found = plan.posterior(cut, {"mixture": here.evidence["mixture"][rows]})
+        return found.log_evidence, found.sample([random(m) for m in range(6)[rows]])
+
+    evidence, drawn = answer(slice(None))
+    monkeypatch.setattr(module, "_CHUNK_BYTES", 1)
+    parts = [slice(None), slice(0, 2), *(slice(m, m + 1) for m in range(6))]
+    for rows in parts:
+        found, tokens = answer(rows)
+        assert torch.equal(found, evidence[rows])
+        assert all(torch.equal(tokens[name], drawn[name][rows]) for name in drawn)
+
+
+@pytest.mark.parametrize("tables", ["listed", "added"])
+def test_messages_of_sites_in_parts(tables: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sites whose densities are at hand rank tuples mixture by mixture, if memory asks for it."""
+    here = problem((12, 12, 12), m=4, diagonal=tables == "added")
+    wanted = here.posterior(Truncated(keep=20))
+    monkeypatch.setattr(tellers, "_CHUNK_BYTES", 1)
+    found = here.posterior(Truncated(keep=20))
+    assert torch.equal(found.log_evidence, wanted.log_evidence)
+    assert all(torch.equal(found.mode()[name], t) for name, t in wanted.mode().items())
+
+
+def test_a_list_of_one_source_is_as_long_as_asked() -> None:
+    here = problem((300, 300), m=1, c=2, depth=0.1)
+    marginals = here.posterior(Truncated(keep=200)).marginals()
+    assert all((values > 0).sum() > 128 for values in marginals.values())
 
 
 def test_candidates_can_branch() -> None:

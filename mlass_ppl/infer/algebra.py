@@ -9,6 +9,8 @@ from functools import reduce as fold
 import torch
 from torch import Tensor
 
+from .exponential import exponential
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -21,7 +23,7 @@ class Linear:
     def lift(self, log: Tensor) -> tuple[Tensor, Tensor]:
         """Message exp(log - top) and its scale `top` [R]."""
         top = _finite(log.amax(-1))
-        return (log - top[:, None]).exp(), top
+        return exponential(log - top[:, None]), top
 
     def times(self, messages: list[Tensor]) -> Tensor:
         return fold(torch.mul, messages)

@@ -17,7 +17,7 @@ from .exact import Exact
 from .flat import refusal
 from .loopy import LoopyBP
 from .position import Position
-from .report import number
+from .report import number, size
 from .truncated import Truncated
 
 _STATES = 1 << 20
@@ -105,11 +105,11 @@ class Auto(Engine):
                 why = str(error).split(". ")[0]
             else:
                 known = all(name in plan.sizes for name in graph.latent)
-                cost = plan.sparse_cost if known else _dense(graph)
-        if not why and (
-            cost.states * 8 > self.memory_limit or cost.operations > self.operations_limit
-        ):
+                cost = plan.cost if known else _dense(graph)
+        if not why and cost.operations > self.operations_limit:
             why = f"Exact() would need {cost}, more than is allowed"
+        if not why and cost.bytes() > self.memory_limit:
+            why = f"Exact() would need {size(cost.bytes())}, more than is allowed"
         if why and flat:
             return _truncated(graph, f"and {why}"), None
         if why:
@@ -155,6 +155,11 @@ class AutoPlan(Plan):
         self.graph, self.tables, self.sizes, self.seen = (
             plan.graph, plan.tables, plan.sizes, plan.seen
         )  # fmt: skip
+
+    @property
+    def cost(self) -> Cost | None:
+        """That of the engine that was picked."""
+        return getattr(self.picked, "cost", None)
 
     def __str__(self) -> str:
         return f"{self.choice}\n{self.picked}"

@@ -11,14 +11,14 @@ import torch
 from ..errors import PlanError
 from ..graph import MixingGraph
 from .base import AnyTable, Engine
-from .cost import Cost, bp_cost, exact_cost
+from .cost import Cost, bp_cost, exact_cost, item_size, likelihood_bytes
 from .elimination.cliques import Cliques
 from .elimination.order import Bucket, buckets
 from .elimination.passes import Elimination
 from .joint import JointPlan, Kind
 from .position import Position
 from .ready import ready_tables, seen_tokens
-from .report import Row, report, size
+from .report import Row, memory, report, size
 
 _CPU = torch.device("cpu")
 
@@ -62,18 +62,24 @@ class ExactPlan(JointPlan):
 
     @property
     def cost(self) -> Cost:
-        return exact_cost(self.graph, self.sizes)
+        """Over the states that are possible given the most frequent tokens, or over all of them
+        where an alphabet is not known before its prior. The lists of other tokens, which are kept
+        for the next time, take up to the engine's `memory_limit` more."""
+        dense = exact_cost(self.graph, self.sizes)
+        if self._unknown():
+            return dense
+        rows = self._rows()
+        most = max(row.size for row in rows)
+        return Cost(
+            sum(row.operations for row in rows),
+            most,
+            mixture=2 * sum(row.holds for row in rows) + likelihood_bytes(self.graph, self.sizes),
+            candidate=dense.candidate + sum(row.needs for row in rows),
+            block=2.0 * item_size(self.graph) * most,
+        )
 
-    @property
-    def sparse_cost(self) -> Cost:
-        """Over the states that are possible given the most frequent tokens; alphabets must be
-        known."""
-        tokens, operations, most = self._cliques.frequent, 0.0, 0.0
-        for number, bucket in enumerate(self.buckets):
-            states = float(len(self._cliques.states(number, tokens, _CPU)))
-            operations += states / bucket.states(self.sizes) * bucket.operations(self.sizes)
-            most = max(most, states)
-        return Cost(operations, most)
+    def _unknown(self) -> list[str]:
+        return [name for name in self.graph.latent if name not in self.sizes]
 
     def run(self, position: Position, kind: Kind) -> Elimination:
         self._cliques.sizes = self.sizes  # by now it has that of a source that no table mentions
@@ -82,33 +88,32 @@ class ExactPlan(JointPlan):
     def kind(self, position: Position) -> Kind:
         return "linear"
 
-    def __str__(self) -> str:
-        title = f"{self.engine!r} on {self.graph.name}: variable elimination, exact"
-        missing = [name for name in self.graph.latent if name not in self.sizes]
-        if missing:
-            return f"{title}; the alphabet of {', '.join(missing)} is not known before its prior"
-        tokens, rows, listed = self._cliques.frequent, [], 0.0
+    def _rows(self) -> list[Row]:
+        tokens, item, rows = self._cliques.frequent, item_size(self.graph), []
         for number, bucket in enumerate(self.buckets):
-            states = self._cliques.states(number, tokens, _CPU)
-            listed += states.bytes
-            share = len(states) / bucket.states(self.sizes)
+            states, dense = self._cliques.states(number, tokens, _CPU), bucket.states(self.sizes)
+            operations = len(states) / dense * bucket.operations(self.sizes)
             rows.append(
                 Row(
-                    str(number + 1),
-                    (bucket.site,),
-                    bucket.clique,
-                    len(states),
-                    bucket.states(self.sizes),
-                    share * bucket.operations(self.sizes),
-                    self._how(bucket),
+                    str(number + 1), (bucket.site,), bucket.clique, len(states), dense, operations,
+                    states.bytes, float(item * len(states.lengths)), self._how(bucket),
                 )
-            )
+            )  # fmt: skip
+        return rows
+
+    def __str__(self) -> str:
+        title = f"{self.engine!r} on {self.graph.name}: variable elimination, exact"
+        if missing := self._unknown():
+            return f"{title}; the alphabet of {', '.join(missing)} is not known before its prior"
         given = ", ".join(
-            f"{name}={token}" for name, token in zip(self.graph.known, tokens, strict=True)
+            f"{name}={token}"
+            for name, token in zip(self.graph.known, self._cliques.frequent, strict=True)
         )
         note = f"states given the most frequent tokens, {given}" if given else "states possible"
         limit = size(self.engine.memory_limit)
-        return report(title, rows, [f"{note}; lists of {size(listed)}, each up to {limit}"])
+        return report(
+            title, self._rows(), [f"{note}; lists of up to {limit} are kept", memory(self.cost)]
+        )
 
     def _how(self, bucket: Bucket) -> str:
         parts = [f"p({name})" for name in bucket.factors]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,9 +14,11 @@ from ..tables.feature import FeatureTable
 from ..tables.table import Table
 from .algebra import log_sum
 from .base import AnyTable, Engine, Plan, Posterior
+from .cost import Cost, extractor_cost
 from .position import Position, log_likelihood
 from .random import Random, draw, uniforms
 from .ready import ready_tables, seen_tokens
+from .report import memory
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,17 @@ class ExtractorPlan(Plan):
             if isinstance(table, Table)
         }
 
+    @property
+    def cost(self) -> Cost:
+        held = sum(log.nbytes for log in self._log.values())
+        held += sum(t.nbytes for t in self.tables.values() if isinstance(t, FeatureTable))
+        return replace(extractor_cost(self.graph, self.sizes), held=float(held))
+
     def __str__(self) -> str:
-        return f"{self.engine!r} on {self.graph.name}: {len(self.factors)} tables"
+        return (
+            f"{self.engine!r} on {self.graph.name}: {len(self.factors)} tables, {self.cost}\n"
+            f"  {memory(self.cost)}"
+        )
 
     def posterior(
         self, log_priors: Mapping[str, Tensor], evidence: Mapping[str, Tensor]

@@ -22,12 +22,10 @@ if TYPE_CHECKING:
 class TruncatedPosterior(Posterior):
     """log_evidence: of the listed tuples alone, so at most that of all of them."""
 
-    def __init__(self, plan: TruncatedPlan, position: Position, parts: list[Halves]) -> None:
+    def __init__(self, plan: TruncatedPlan, position: Position, halves: Halves) -> None:
         super().__init__(plan, position)
-        self._plan, self._parts = plan, parts
-        self.log_evidence = position.like.new_empty(position.shape)
-        for mixture, part in enumerate(parts):
-            self.log_evidence[mixture] = part.log_evidence
+        self._plan, self._halves = plan, halves
+        self.log_evidence = halves.log_evidence.to(position.like)
 
     @property
     def exact(self) -> bool:
@@ -42,12 +40,9 @@ class TruncatedPosterior(Posterior):
         the evidence. The tuples were chosen by the mixture as well, so that much less is lost where
         the mixture contradicts what the priors expect.
         """
-        listed = torch.empty_like(self.log_evidence)
-        for mixture, part in enumerate(self._parts):
-            listed[mixture] = part.log_covered()
         log = [self.position.unary[name].double().logsumexp(1) for name in self.graph.sources]
         total = torch.stack(log).sum(0).reshape(self.position.shape)
-        share = (listed - total).exp().clamp(0, 1)
+        share = (self._halves.log_covered() - total).exp().clamp(0, 1).to(self.log_evidence)
         return torch.where(total > float("-inf"), share, 1.0)  # of nothing, nothing is lost
 
     def of(self, parents: Tensor) -> TruncatedPosterior:
@@ -55,18 +50,13 @@ class TruncatedPosterior(Posterior):
         out.__dict__.pop("covered", None)
         out.position = self.position.of(parents)
         out.log_evidence = self.log_evidence.gather(1, parents)
-        out._parts = [part.of(own) for part, own in zip(self._parts, parents, strict=True)]
+        out._halves = self._halves.of(parents)
         return out
 
     def sample(self, random: Random) -> dict[str, Tensor]:
         uniform = uniforms(random, *self.position.shape, len(self.graph.latent))
         uniform = uniform.to(self.log_evidence.device)
-        return self._tokens(
-            [
-                part.draw(own[:, 0], own[:, -1])
-                for part, own in zip(self._parts, uniform, strict=True)
-            ]
-        )
+        return self._tokens(*self._halves.draw(uniform[..., 0], uniform[..., -1]))
 
     def mode(self) -> dict[str, Tensor]:
         tokens, _ = self.topk(1)
@@ -75,51 +65,47 @@ class TruncatedPosterior(Posterior):
     def topk(self, k: int) -> tuple[dict[str, Tensor], Tensor]:
         if not isinstance(k, int) or k < 1:
             raise OptionError(f"topk(k) takes a whole number, at least 1, got {k!r}.")
-        best = [part.topk(k) for part in self._parts]
-        log = self.log_evidence.new_empty(*self.position.shape, k)
-        for mixture, (_, _, own) in enumerate(best):
-            log[mixture] = own
+        first, second, log = self._halves.topk(k)
         possible = self.log_evidence > float("-inf")
-        log = log - torch.where(possible, self.log_evidence, 0.0)[..., None]
-        return self._tokens([(first, second) for first, second, _ in best]), log
+        total = torch.where(possible, self.log_evidence, 0.0)
+        return self._tokens(first, second), log.to(total) - total[..., None]
 
     def marginals(self) -> dict[str, Tensor]:
-        out = {
-            name: self.log_evidence.new_zeros(*self.position.shape, self._plan.sizes[name])
-            for name in self.graph.sources
-        }
-        for mixture, part in enumerate(self._parts):
-            for tuples, share in zip((part.first, part.second), part.shares(), strict=True):
-                for name, tokens in tuples.parts.items():
-                    out[name][mixture].index_add_(1, tokens, share.to(out[name]))
-        return out
+        out = {}
+        for tuples, share in self._shares():
+            for name, tokens in tuples.items():
+                index = tokens[:, None].expand_as(share)
+                zeros = share.new_zeros(*self.position.shape, self._plan.sizes[name])
+                out[name] = zeros.scatter_add_(2, index, share).to(self.log_evidence)
+        return {name: out[name] for name in self.graph.sources}
 
     def pairwise(self, first: str, second: str) -> Tensor:
         self._check_latent(first, second)
         if first == second:
             return self.marginals()[first].diag_embed()
         sizes = self._plan.sizes[first], self._plan.sizes[second]
-        out = self.log_evidence.new_zeros(*self.position.shape, *sizes)
-        for mixture, part in enumerate(self._parts):
-            for tuples, share in zip((part.first, part.second), part.shares(), strict=True):
-                if first in tuples.parts and second in tuples.parts:
-                    place = tuples.parts[first] * sizes[1] + tuples.parts[second]
-                    out[mixture].flatten(1).index_add_(1, place, share.to(out))
-            if first in part.first.parts and second in part.second.parts:
-                tokens = part.first.parts[first], part.second.parts[second]
-                out[mixture] = part.together(*tokens, sizes)
-            elif second in part.first.parts and first in part.second.parts:
-                tokens = part.first.parts[second], part.second.parts[first]
-                out[mixture] = part.together(*tokens, (sizes[1], sizes[0])).transpose(1, 2)
-        return out
+        one, other = self._halves.first.parts, self._halves.second.parts
+        if first in one and second in other:
+            return self._halves.together(one[first], other[second], sizes).to(self.log_evidence)
+        if first in other and second in one:
+            return self.pairwise(second, first).mT
+        tuples, share = next(part for part in self._shares() if first in part[0])
+        place = (tuples[first] * sizes[1] + tuples[second])[:, None].expand_as(share)
+        out = share.new_zeros(*self.position.shape, sizes[0] * sizes[1])
+        return out.scatter_add_(2, place, share).unflatten(2, sizes).to(self.log_evidence)
 
-    def _tokens(self, places: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-        """{source: int64 [M, C, ...]} of places in the lists, -1 where they are."""
-        out: dict[str, list[Tensor]] = {name: [] for name in self.graph.sources}
-        for part, chosen in zip(self._parts, places, strict=True):
-            for tuples, place in zip((part.first, part.second), chosen, strict=True):
-                for name, tokens in tuples.parts.items():
-                    token = torch.where(place < 0, -1, tokens[place.clamp_min(0)])
-                    out[name].append(token)
-        none = self.position.mixture.new_empty(self.position.shape)  # of no mixtures
-        return {name: torch.stack(t) if t else none for name, t in out.items()}
+    def _shares(self) -> list[tuple[dict[str, Tensor], Tensor]]:
+        """Of each list, the tokens {source: int64 [M or 1, T]} and p(tuple | evidence), float64
+        [M, C, T]."""
+        lists = self._halves.first, self._halves.second
+        return [(own.parts, s) for own, s in zip(lists, self._halves.shares(), strict=True)]
+
+    def _tokens(self, *places: Tensor) -> dict[str, Tensor]:
+        """{source: int64 [M, C, ...]} of places [M, C, ...] in the lists, -1 where they are."""
+        out = {}
+        for tuples, place in zip((self._halves.first, self._halves.second), places, strict=True):
+            index = place.clamp_min(0).flatten(1)
+            for name, tokens in tuples.parts.items():
+                token = tokens.expand(len(index), -1).gather(1, index).reshape(place.shape)
+                out[name] = torch.where(place < 0, -1, token)
+        return {name: out[name] for name in self.graph.sources}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from math import prod
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -12,7 +11,7 @@ from ..errors import OptionError
 from ..graph import MixingGraph
 from ..tables.table import Table
 from .base import AnyTable, Engine
-from .cost import Cost
+from .cost import Cost, item_size, kernel_bytes, loopy_cost
 from .joint import Kind
 from .messages.beliefs import LoopyPosterior
 from .messages.flow import Flow
@@ -20,6 +19,7 @@ from .messages.loopy import LoopyPass, Setting
 from .messages.plan import MessagePlan
 from .messages.sweeps import Sweep, sweep
 from .position import Position
+from .report import memory
 
 
 @dataclass(frozen=True)
@@ -83,17 +83,18 @@ class LoopyPlan(MessagePlan):
     @property
     def cost(self) -> Cost:
         """Of one step."""
-        scopes = [
-            [self.sizes[name] for name in factor.tokens if name in self.graph.latent]
-            for factor in self.graph.factors
-        ]
-        operations = sum(len(scope) * float(prod(scope)) for scope in scopes)
-        return Cost(operations, max(float(prod(scope)) for scope in scopes))
+        cost, item = loopy_cost(self.graph, self.sizes), item_size(self.graph)
+        held = sum(
+            kernel_bytes(table, self._kind_of(name) == "dense", item)
+            for name, table in self.tables.items()
+        )
+        return replace(cost, held=held, block=item * cost.states)
 
     def __str__(self) -> str:
         return (
             f"{self.engine!r} on {self.graph.name}: {self.cost} for each of at most "
-            f"{1 if self.graph.is_tree else self.engine.max_steps} steps; {self._kinds()}"
+            f"{1 if self.graph.is_tree else self.engine.max_steps} steps; {self._kinds()}\n"
+            f"  {memory(self.cost)}"
         )
 
     def _sweep(self, latent: frozenset[str]) -> Sweep:

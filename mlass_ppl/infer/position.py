@@ -109,11 +109,13 @@ def check_position(
     for name in graph.soft:
         log = evidence[name]
         _check_floats(name, log, (shape[0], sizes[name]), "log weights over its tokens, Soft()")
+        _refuse({f"evidence['{name}']": log}, "log weights")
         unary[name] = log.to(like)[mixture]
     likelihood: dict[str, Tensor] = {}
     for factor in graph.factors:
         if factor.feature and isinstance(table := tables.get(factor.name), FeatureTable):
-            log = log_likelihood(factor.child, table, evidence[factor.child], shape[0])
+            feature = evidence[factor.child].to(like.device)
+            log = log_likelihood(factor.child, table, feature, shape[0])
             likelihood[factor.name] = log.to(like)
     return Position(shape, mixture, unary, known, likelihood)
 
@@ -122,7 +124,7 @@ def log_likelihood(name: str, table: FeatureTable, feature: Tensor, mixtures: in
     """log p(feature | parents) of the feature [M, D] observed at a site, nats, float64
     [M, K_parent1, ...]. Raises EngineError unless the feature is finite and of that shape."""
     check_feature(name, table, feature, mixtures)
-    return table.log_likelihood(feature.double().cpu())
+    return table.log_likelihood(feature.double())
 
 
 def check_feature(name: str, table: FeatureTable, feature: Tensor, mixtures: int) -> None:
@@ -152,10 +154,8 @@ def _check_priors(
             raise EngineError(
                 f"log_priors['{name}'] has {list(prior.shape[:2])} rows, others {list(rows)}."
             )
-        if torch.isnan(prior).any() or (prior == float("inf")).any():
-            raise EngineError(
-                f"log_priors['{name}'] holds NaN or +inf; expected log probabilities."
-            )
+    given = {f"log_priors['{name}']": log_priors[name] for name in graph.sources}
+    _refuse(given, "log probabilities")
     assert rows is not None  # a graph has a source
     return rows
 
@@ -187,5 +187,15 @@ def _check_floats(name: str, values: Tensor, shape: tuple[int, int], what: str) 
             f"evidence['{name}'] must be {what}: floats {list(shape)}; got {values.dtype} "
             f"{list(values.shape)}."
         )
-    if torch.isnan(values).any() or (values == float("inf")).any():
-        raise EngineError(f"evidence['{name}'] holds NaN or +inf.")
+
+
+def _refuse(values: Mapping[str, Tensor], what: str) -> None:
+    """Raises EngineError where some hold NaN or +inf: the largest number of each tells, and one
+    look at those of all, for which a device waits once."""
+    tops = [
+        value.amax().double() if value.numel() else value.new_zeros(()).double()
+        for value in values.values()
+    ]
+    for name, top in zip(values, torch.stack(tops).tolist(), strict=True):
+        if not top < float("inf"):
+            raise EngineError(f"{name} holds NaN or +inf; expected {what}.")

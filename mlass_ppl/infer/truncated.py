@@ -3,8 +3,8 @@ feature."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import EngineError, OptionError
 from ..graph import MixingGraph
+from ..tables.feature import FeatureTable
 from ..tables.linear import LinearGaussianTable
 from .base import AnyTable, Engine, Plan
 from .cost import Cost, truncated_cost
@@ -20,7 +21,7 @@ from .halves import Halves
 from .listed import TruncatedPosterior
 from .position import Position, check_feature
 from .ready import ready_tables
-from .report import Row, report
+from .report import Row, memory, report
 from .shortlist import halves, shortlist
 from .tellers import Adding, Listing, Teller, averages
 
@@ -78,8 +79,9 @@ class TruncatedPlan(Plan):
 
     @property
     def cost(self) -> Cost:
-        """Alphabets must be known."""
-        return truncated_cost(self.graph, self.sizes, self.engine.keep)
+        cost = truncated_cost(self.graph, self.sizes, self.engine.keep)
+        held = sum(t.nbytes for t in self.tables.values() if isinstance(t, FeatureTable))
+        return replace(cost, held=float(held))
 
     @property
     def exact(self) -> bool:
@@ -107,27 +109,24 @@ class TruncatedPlan(Plan):
         self, log_priors: Mapping[str, Tensor], evidence: Mapping[str, Tensor]
     ) -> TruncatedPosterior:
         position = self.position(log_priors, evidence)
-        rows = {
-            name: position.unary[name].unflatten(0, position.shape) for name in self.graph.sources
-        }
         # Added densities in 32 bits, for speed, unless the answer is to be exact.
         dtype = torch.float32 if self._adding and not self.exact else torch.float64
-        logs = {name: log.to(dtype) for name, log in rows.items()}
-        priors = {name: log.float().softmax(-1).nan_to_num_(0.0) for name, log in rows.items()}
-        parts = []
-        for mixture, tellers in enumerate(self._tellers(position, evidence, priors, dtype)):
-            own = {name: prior[mixture] for name, prior in priors.items()}
-            log = {name: prior[mixture] for name, prior in logs.items()}
-            first, second = (
-                shortlist(group, own, tellers, self.engine.keep) for group in self.groups
-            )
-            likelihood = tellers[0].pairs(first.parts, second.parts).to(dtype)
-            for teller in tellers[1:]:
-                likelihood += teller.pairs(first.parts, second.parts)
-            parts.append(
-                Halves.join(first, second, likelihood, first.log_prior(log), second.log_prior(log))
-            )
-        return TruncatedPosterior(self, position, parts)
+        logs, priors = {}, {}
+        for name in self.graph.sources:
+            # Candidates last, so that the row of a token holds all of them.
+            log = position.unary[name].unflatten(0, position.shape).mT.to(dtype).contiguous()
+            logs[name], priors[name] = log, log.float().softmax(1).nan_to_num_(0.0)
+        tellers = self._tellers(position, evidence, priors, dtype)
+        first, second = (
+            shortlist(group, priors, tellers, self.engine.keep) for group in self.groups
+        )
+        likelihood = tellers[0].pairs(first.parts, second.parts).to(dtype)
+        for teller in tellers[1:]:
+            likelihood = likelihood + teller.pairs(first.parts, second.parts)
+        own, other = first.log_prior(logs).mT, second.log_prior(logs).mT
+        return TruncatedPosterior(
+            self, position, Halves.join(first, second, likelihood, own, other)
+        )
 
     def _tellers(
         self,
@@ -135,38 +134,24 @@ class TruncatedPlan(Plan):
         evidence: Mapping[str, Tensor],
         priors: Mapping[str, Tensor],
         dtype: torch.dtype,
-    ) -> Iterator[list[Teller]]:
-        """What the observed sites say, mixture by mixture. priors: {source: [M, C, K]}."""
+    ) -> list[Teller]:
+        """What each observed site says. priors: {source: [M, K, C]}."""
         average = {}
         for name, prior in priors.items():
-            total = prior.sum(1)
+            total = prior.sum(2)
             average[name] = total / total.sum(1, keepdim=True).clamp_min(_TINY)
-        like, cells, moments = position.like.new_empty(0, dtype=dtype), {}, {}
+        out: list[Teller] = []
+        like = position.like.new_empty(0, dtype=dtype)
         for factor in self.graph.factors:
-            if (table := self._adding.get(factor.name)) is not None:
+            if (table := self._adding.get(factor.name)) is None:
+                own = {source: average[source] for source in factor.parents}
+                out.append(Listing(factor.parents, position.likelihood[factor.name], own))
+            else:
                 rows = zip(factor.parents, table.centres, table.spreads, strict=True)
-                cells[factor.name] = {
-                    name: (centre.to(like), spread.to(like)) for name, centre, spread in rows
-                }
-                moments[factor.name] = {
-                    name: averages(part, average[name]) for name, part in cells[factor.name].items()
-                }
-        for mixture in range(position.shape[0]):
-            out: list[Teller] = []
-            for factor in self.graph.factors:
-                name = factor.name
-                if name in cells:
-                    mean = {
-                        source: (mean[mixture], variance[mixture])
-                        for source, (mean, variance) in moments[name].items()
-                    }
-                    feature = evidence[factor.child][mixture]
-                    out.append(Adding(self._adding[name], feature, cells[name], mean))
-                else:
-                    weights = {source: average[source][mixture] for source in factor.parents}
-                    log = position.likelihood[name][mixture]
-                    out.append(Listing(factor.parents, log, weights))
-            yield out
+                cells = {name: (centre.to(like), spread.to(like)) for name, centre, spread in rows}
+                mean = {name: averages(part, average[name]) for name, part in cells.items()}
+                out.append(Adding(table, evidence[factor.child], cells, mean))
+        return out
 
     def __str__(self) -> str:
         title = f"{self.engine!r} on {self.graph.name}: pairs of short lists"
@@ -180,10 +165,17 @@ class TruncatedPlan(Plan):
             length = min(every, keep)
             paired *= length
             how = "every one" if every <= keep else f"the {keep} most promising of each mixture"
-            rows.append(Row(f"list {place}", (), group, length, every, length, how))
+            listed = 8.0 * length * len(group)
+            rows.append(
+                Row(f"list {place}", (), group, length, every, length, listed, 24 * length, how)
+            )
         factors = " x ".join(f"p({f.name} | {', '.join(f.parents)})" for f in self.graph.factors)
         states = float(self._states(self.graph.sources))
         rows.append(
-            Row("pairs", self.graph.sources, self.graph.sources, paired, states, paired, factors)
-        )
-        return report(title, rows, ["densities of the pairs are shared by a mixture's candidates"])
+            Row(
+                "pairs", self.graph.sources, self.graph.sources, paired, states, paired,
+                16 * paired, 0.0, factors,
+            )
+        )  # fmt: skip
+        note = "lists and densities of pairs are held for each mixture, all candidates together"
+        return report(title, rows, [note, memory(self.cost)])

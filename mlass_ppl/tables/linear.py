@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import TableError
 from .cells import CellMoments
+from .diagonal import Sums, pairs
 from .feature import FeatureTable
 from .precision import Precisions
 from .smoothing import Shrink
@@ -20,9 +21,6 @@ FULL = 1 << 17
 """Configurations up to which each has a covariance matrix of its own."""
 
 _LARGEST = 1 << 24
-
-_BLOCK = 1 << 17
-"""Pairs at once: four arrays of them stay in a processor's cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +106,9 @@ class LinearGaussianTable(FeatureTable):
         own = sum(part.nbytes for part in (*self.means, *self.covariances))
         if self.diagonal:
             return own
-        return own + 8 * prod(self.parents) * (self.width * (self.width + 3) // 2 + 1)
+        size = self.parents[0]
+        cells = size * (size + 1) // 2 if self._twins else prod(self.parents)
+        return own + 8 * cells * (self.width * (self.width + 3) // 2 + 1)
 
     def __repr__(self) -> str:
         power = "" if self.power == 1 else f", power={self.power:g}"
@@ -156,76 +156,82 @@ class LinearGaussianTable(FeatureTable):
                 f"{self.parents} is too much. Use infer=Truncated(), which looks at the promising "
                 "ones, or declare partial mixtures, as in chain(n)."
             )
-        if self.diagonal:
-            flat = self._along_axes(features)
-        else:
-            flat = self._precisions.log_density(features)
-        return flat.mul_(self.power).reshape(-1, *self.parents).to(features)
+        flat = self._along_axes(features) if self.diagonal else self._each(features)
+        if self.power != 1:
+            flat = flat.mul_(self.power)
+        return flat.reshape(-1, *self.parents).to(features)
 
-    def log_density(
-        self, feature: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]
-    ) -> Tensor:
-        """power * log density of one feature [D] for A x B sums along the axes, nats [A, B].
+    def log_density(self, features: Tensor, first: Sums, second: Sums) -> Tensor:
+        """power * log density of features [M, D] for A x B sums along the axes, nats [M, A, B].
 
-        first, second: centres and spreads of groups of parents, already summed within the group,
-        each float [D, A] or [D, B]. Diagonal, in the type of the groups.
+        first, second: centres and spreads of two groups that hold all of the parents, already
+        summed within the group, float [M or 1, D, A] and [M or 1, D, B]. Diagonal, in the type and
+        on the device of the groups.
         """
-        y = (feature.to(self.axes) @ self.axes).to(first[0])[:, None]
-        (centre, spread), (other, more) = first, second
-        # In units of the least variance of each axis, so that products of variances stay above 1.
-        least = spread.amin(1, keepdim=True) + more.amin(1, keepdim=True) + self.noise
-        spread, more = (spread + self.noise) / least, more / least
-        rest, other = (y - centre) / least.sqrt(), other / least.sqrt()
-        together = _factors(spread, more)
-        out = centre.new_zeros(centre.shape[1], other.shape[1])
-        step = max(1, _BLOCK // max(1, out.shape[1]))
-        for begin in range(0, len(out), step):
-            rows = slice(begin, begin + step)
-            part = out[rows]
-            square, variance, volume = (torch.empty_like(part) for _ in range(3))
-            for axis in range(self.width):
-                torch.add(spread[axis, rows, None], more[axis], out=variance)
-                torch.sub(rest[axis, rows, None], other[axis], out=square)
-                part.addcdiv_(square.mul_(square), variance)
-                if axis % together:
-                    volume.mul_(variance)
-                else:
-                    volume.copy_(variance)
-                if axis % together == together - 1 or axis == self.width - 1:
-                    part.add_(volume.log_())
-        constant = self.width * log(2 * pi) + float(least.double().log().sum())
+        (centre, spread), (least, most) = first, self._range
+        y = self.along(features.to(centre.device))
+        out = pairs(y, (centre, spread + self.noise), second, least, most)
+        constant = self.width * log(2 * pi) + float(least.log().sum())
         return out.add_(constant).mul_(-0.5 * self.power)
+
+    def along(self, features: Tensor) -> Tensor:
+        """Features [M, D] along the axes, float64, on their device."""
+        axes = self.axes.to(features.device)
+        return features.to(axes) @ axes
+
+    @cached_property
+    def _range(self) -> tuple[Tensor, Tensor]:
+        """The least and the largest variance that any configuration has along each axis, [D]."""
+        least = torch.stack([spread.amin(0) for spread in self.spreads]).sum(0)
+        most = torch.stack([spread.amax(0) for spread in self.spreads]).sum(0)
+        return least + self.noise, most + self.noise
 
     def _along_axes(self, features: Tensor) -> Tensor:
         """Log densities [M, C], float64, without the power."""
-        y = features.to(self.axes) @ self.axes
+        y = self.along(features)
         rank, out = len(self.means), None
         for axis in range(self.width):
             rest = y[:, axis].reshape(-1, *[1] * rank)
-            variance = torch.full((), self.noise, dtype=torch.float64)
+            variance = y.new_full((), self.noise)
             for place, (centre, spread) in enumerate(zip(self.centres, self.spreads, strict=True)):
                 shape = [-1 if place == other else 1 for other in range(rank)]
-                rest = rest - centre[:, axis].reshape(shape)
-                variance = variance + spread[:, axis].reshape(shape)
+                rest = rest - centre[:, axis].to(y).reshape(shape)
+                variance = variance + spread[:, axis].to(y).reshape(shape)
             term = rest.square_() / variance + variance.log()
             out = term if out is None else out.add_(term)
         assert out is not None  # a feature has a width
         return out.add_(self.width * log(2 * pi)).mul_(-0.5).flatten(1)
 
+    def _each(self, features: Tensor) -> Tensor:
+        """Log densities [M, C] under covariances of their own, float64, without the power."""
+        log = self._precisions.log_density(features)
+        if not self._twins:
+            return log
+        size = self.parents[0]
+        first, second = torch.triu_indices(size, size, device=log.device)
+        place = torch.empty(size, size, dtype=torch.int64, device=log.device)
+        place[first, second] = place[second, first] = torch.arange(len(first), device=log.device)
+        return log.gather(1, place.flatten().expand(len(log), -1))
+
+    @cached_property
+    def _twins(self) -> bool:
+        """Whether there are two parents, and they sound alike: (a, b) is as likely as (b, a)."""
+        return len(self.means) == 2 and all(
+            len(one) == len(other) and torch.equal(one, other)
+            for one, other in (self.means, self.covariances)
+        )
+
     @cached_property
     def _precisions(self) -> Precisions:
-        """Of all configurations of the parents."""
+        """Of all configurations of the parents; of twins, only those where the second token is not
+        below the first."""
+        if self._twins:
+            size = self.parents[0]
+            mean, covariance = self.gaussian(*torch.triu_indices(size, size))
+            return Precisions.of(mean, covariance)
         grid = torch.meshgrid(*map(torch.arange, self.parents), indexing="ij")
         mean, covariance = self.gaussian(*grid)
         return Precisions.of(mean.flatten(0, -2), covariance.flatten(0, -3))
-
-
-def _factors(first: Tensor, second: Tensor) -> int:
-    """How many variances, sums of one of each along an axis [D, A] and [D, B] and at least 1, can
-    be multiplied before a logarithm is due: logarithms are what takes longest."""
-    largest = float((first.amax(1) + second.amax(1)).max())
-    room = 0.9 * log(torch.finfo(first.dtype).max)
-    return max(1, min(len(first), int(room / max(log(largest), 1.0))))
 
 
 def _added(parts: Sequence[Tensor], tokens: Sequence[Tensor]) -> Tensor:

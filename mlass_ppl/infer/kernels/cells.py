@@ -24,8 +24,9 @@ _FEW = 16
 _MANY = 1 << 12
 """Values of the given tokens above which hardly two rows agree in them, so that each goes alone."""
 
-_DENSE = 0.1
-"""Share of the cells above which the dense product is faster (measured)."""
+_DENSE = 0.4
+"""Share of the cells above which the dense product may be faster, by `benchmarks.crossover`: from
+0.5 for 128 tokens on and from 0.6 for 256, where nothing is given."""
 
 
 def pays(table: Table) -> bool:

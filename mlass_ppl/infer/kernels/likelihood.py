@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import copy
 
+import torch
 from torch import Tensor
 
 from ..algebra import Algebra, Linear
+from ..exponential import exponential
 
 _CHUNK_BYTES = 1 << 27
 
@@ -23,9 +25,11 @@ class LikelihoodKernel:
     def __init__(self, log: Tensor, mixture: Tensor, algebra: Algebra) -> None:
         self.shape = (0, *log.shape[1:])
         self.algebra, self.mixture = algebra, mixture
-        flat, top = algebra.lift(log.flatten(1))
-        self.array = flat.reshape(log.shape)
-        self.scale = top[mixture]
+        top = log.new_zeros(len(log))
+        if isinstance(algebra, Linear):
+            top = log.flatten(1).amax(1).clamp_min(torch.finfo(log.dtype).min)
+            log = exponential(log - top.reshape(-1, *[1] * (log.ndim - 1)))
+        self.array, self.scale = log, top[mixture]
 
     def rows(self, index: Tensor) -> LikelihoodKernel:
         """The kernel of some rows."""
@@ -40,22 +44,48 @@ class LikelihoodKernel:
             return self._gathered(to, incoming, given)
         if not incoming:
             return self.array[self.mixture]
-        axes = list(range(1, self.array.ndim))
-        out = self.array.new_empty(len(self.mixture), self.shape[to])
-        order = self.mixture.argsort(stable=True)
-        mixtures, sizes = self.mixture.unique(return_counts=True)
-        for number, rows in zip(mixtures.tolist(), order.split(sizes.tolist()), strict=True):
-            block = self.array[number]
-            step = self._step(block)
-            for part in rows.split(step):
-                some = {axis: message[part] for axis, message in incoming.items()}
-                out[part] = self._reduce(block[None], axes, to, some)
-        return out
+        if not len(self.mixture):
+            return self.array.new_empty(0, self.shape[to])
+        if isinstance(self.algebra, Linear) and self._regular():
+            return self._product(to, incoming)
+        size = self.array[:1].numel() * self.array.element_size()
+        every = torch.arange(len(self.mixture), device=self.mixture.device)
+        parts = [
+            self.rows(rows)._gathered(to, {axis: part[rows] for axis, part in incoming.items()}, {})
+            for rows in every.split(max(1, _CHUNK_BYTES // size))
+        ]
+        return torch.cat(parts)
+
+    def _regular(self) -> bool:
+        """Whether all mixtures have the same number of rows, one after another."""
+        count, left = divmod(len(self.mixture), len(self.array))
+        every = torch.arange(len(self.array), device=self.mixture.device)
+        return not left and torch.equal(self.mixture, every.repeat_interleave(count))
+
+    def _product(self, to: int, incoming: Mapping[int, Tensor]) -> Tensor:
+        """Rows of a mixture share its likelihoods: one matrix product for each sums out an axis, in
+        one call."""
+        axes, count = list(range(1, self.array.ndim)), len(self.array)
+        # The last or the first axis, beside which the others lie in order.
+        axis = axes[0] if to == axes[-1] else axes[-1]
+        matrix = self.array.flatten(2) if axis == 1 else self.array.flatten(1, -2).mT
+        shape = [size for place, size in enumerate(self.array.shape) if place not in (0, axis)]
+        axes.remove(axis)
+        messages = {axis: part.unflatten(0, (count, -1)) for axis, part in incoming.items()}
+        size = len(self.mixture) // count * matrix.shape[2] * matrix.element_size()
+        parts = []
+        step = max(1, _CHUNK_BYTES // size)
+        for begin in range(0, count, step):
+            here = slice(begin, begin + step)
+            block = messages[axis][here] @ matrix[here]
+            rest = {axis: part[here].flatten(0, 1) for axis, part in messages.items()}
+            parts.append(self._reduce(block.reshape(-1, *shape), axes, to, rest))
+        return torch.cat(parts)
 
     def _gathered(
         self, to: int, incoming: Mapping[int, Tensor], given: Mapping[int, Tensor]
     ) -> Tensor:
-        """Some parents known: each row has its own slice over the others."""
+        """Each row has its own slice, over the parents that are not known."""
         axes = [axis for axis in range(1, self.array.ndim) if axis not in given]
         front = self.array.permute(0, *sorted(given), *axes)
         index = (self.mixture, *(given[axis] for axis in sorted(given)))
@@ -64,23 +94,13 @@ class LikelihoodKernel:
     def _reduce(
         self, block: Tensor, axes: list[int], to: int, incoming: Mapping[int, Tensor]
     ) -> Tensor:
-        """Reduce [1 or R, K_axes...] over all axes but `to`."""
+        """Reduce [R, K_axes...] over all axes but `to`."""
         left = list(axes)
         for axis in axes:
             if axis == to:
                 continue
-            dim = left.index(axis) + 1
-            moved = block.movedim(dim, -1)
-            if isinstance(self.algebra, Linear) and len(moved) == 1 and moved.ndim == 3:
-                block = incoming[axis] @ moved[0].T
-            else:
-                weight = incoming[axis].reshape(-1, *[1] * (moved.ndim - 2), moved.shape[-1])
-                block = self.algebra.reduce(self.algebra.times([moved, weight]))
+            moved = block.movedim(left.index(axis) + 1, -1)
+            weight = incoming[axis].reshape(-1, *[1] * (moved.ndim - 2), moved.shape[-1])
+            block = self.algebra.reduce(self.algebra.times([moved, weight]))
             left.remove(axis)
         return block
-
-    def _step(self, block: Tensor) -> int:
-        """Rows at once: products of two axes need no memory beyond the answer in linear space."""
-        if isinstance(self.algebra, Linear) and block.ndim == 2:
-            return len(self.mixture)
-        return max(1, _CHUNK_BYTES // (block.numel() * block.element_size()))
