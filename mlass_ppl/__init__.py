@@ -58,6 +58,7 @@ from .infer import posterior as posterior
 from .priors import CausalLM as CausalLM
 from .priors import NGram as NGram
 from .priors import Prior as Prior
+from .refine import BestOf as BestOf
 from .refine import Learned as Learned
 from .refine import Refine as Refine
 from .refine import Refinement as Refinement

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._separating.chunks import Memory, check_limit, join, run_chunks
 from ._separating.inputs import check_parts, read_observed
 from ._separating.loop import TokenLoop, Unseen
+from ._separating.signals import importance
 from .bundle import Bundle
 from .declare import Program, compile_program
 from .errors import ConvergenceWarning, OptionError
@@ -39,6 +41,7 @@ def separate(
     seed: int = 0,
     streams: Sequence[int] | None = None,
     batch_size: int = 64,
+    memory_limit: float | None = None,
     keep_candidates: bool = False,
     on_unseen: Unseen = "error",
     progress: Progress | None = None,
@@ -55,9 +58,11 @@ def separate(
     LASS's choice); refine: what follows (default nothing): Learned() by the bundle's network,
     Refine() by gradient steps, or a `Refinement` of one's own. seed, streams: mixture i draws from
     its own random stream (seed, streams[i]), streams 0..M-1 by default, so its result does not
-    depend on what else is in the batch. batch_size: mixtures at once. on_unseen: an observed token
-    that no table entry explains is an error, or ("prior") its position is skipped, with a notice.
-    progress: called with (done, total) token steps.
+    depend on what else is in the batch. batch_size: the most mixtures at once; fewer where they
+    would take more than memory_limit, in bytes, beside models, tables and results, and half as many
+    again, with a notice, where the machine runs out of memory. That changes no result. on_unseen:
+    an observed token that no table entry explains is an error, or ("prior") its position is
+    skipped, with a notice. progress: called with (done, total) token steps.
 
     Raises SignalError, OptionError, GraphError, TableError, BundleError, CodecError, PriorError,
     UnseenToken and the engines' errors (PlanError, EngineError).
@@ -66,6 +71,7 @@ def separate(
         raise OptionError(f"on_unseen is 'error' or 'prior', got {on_unseen!r}.")
     if not isinstance(batch_size, int) or batch_size < 1:
         raise OptionError(f"batch_size must be a whole number, at least 1, got {batch_size!r}.")
+    check_limit(memory_limit)
     check_parts(bundle=bundle, infer=infer, search=search, estimate=estimate, refine=refine)
     if refine is not None:
         refine.check(bundle)
@@ -79,39 +85,45 @@ def separate(
     numbers = list(range(count)) if streams is None else list(streams)
     if len(numbers) != count:
         raise OptionError(f"expected {count} streams, one a mixture, got {len(numbers)}.")
-    loop = TokenLoop(graph, bundle, engine, search, estimate, on_unseen, keep_candidates)
-    chunks = range(0, count, batch_size)
-    total = len(chunks) * loop.length
-    parts = []
+    weights = {name: graph.leaf_weights(name) for name in observed}
+    shares = importance(weights, observed)
+    loop = TokenLoop(graph, bundle, engine, search, estimate, on_unseen, keep_candidates, shares)
+    memory = Memory.of(loop.plan, loop.priors, bundle.codec, search)
+    most = batch_size
+    if memory_limit is not None:
+        most = memory.most(memory_limit, min(batch_size, count))
+
+    def run(rows: slice, done: int, chunks: int) -> dict[str, Any]:
+        random = [_stream(seed, number) for number in numbers[rows]]  # from its beginning
+        report = None
+        if progress is not None:
+            report = _offset(progress, done * loop.length, chunks * loop.length)
+        return loop.run(_cut(observed, rows), random, report)
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # one notice says it for all positions
-        for chunk, begin in enumerate(chunks):
-            rows = slice(begin, begin + batch_size)
-            random = [_stream(seed, number) for number in numbers[rows]]
-            report = None if progress is None else _offset(progress, chunk * loop.length, total)
-            parts.append(loop.run(_cut(observed, rows), random, report))
-    merged = {key: _join([part[key] for part in parts]) for key in parts[0]}
+        parts, least = run_chunks(count, most, run, memory.out_of_memory)
+    if least < most:
+        notices += (
+            f"the machine ran out of memory with {min(most, count)} mixtures at once: they were "
+            f"separated {least} at a time. Say batch_size={least}, or a memory_limit, to begin so.",
+        )
+    merged = join(parts)
     seconds = time.perf_counter() - began
-    refined, refine_seconds = None, 0.0
-    if refine is not None:
-        began = time.perf_counter()
-        weights = {name: graph.leaf_weights(name) for name in observed}
-        refined = refine(bundle, merged["signals"], merged["tokens"], weights, observed)
-        refine_seconds = time.perf_counter() - began
     settings = {"infer": engine, "search": search, "estimate": estimate}
     settings |= {"bundle": bundle.name, "seed": seed}
     if (choice := getattr(loop.plan, "choice", None)) is not None:
         settings["picked"] = choice.engine
-    return Separation(
+    found = Separation(
         graph=graph,
         observed=observed,
-        refined=refined,
+        refined=None,
         seconds=seconds,
-        refine_seconds=refine_seconds,
         settings=settings,
         notices=notices + loop.notices(),
         **merged,
     )
+    return found if refine is None else refine.apply(found, bundle)
 
 
 def _stream(seed: int, number: int) -> torch.Generator:
@@ -128,11 +140,3 @@ def _cut(observed: Mapping[str, Tensor], rows: slice) -> dict[str, Tensor]:
     """Some mixtures; sites that share a signal still share it."""
     parts = {id(signals): signals[rows] for signals in observed.values()}
     return {name: parts[id(signals)] for name, signals in observed.items()}
-
-
-def _join(values: list[Any]) -> Any:
-    if values[0] is None:
-        return None
-    if isinstance(values[0], dict):
-        return {key: torch.cat([value[key] for value in values]) for key in values[0]}
-    return torch.cat(values)

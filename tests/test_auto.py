@@ -102,6 +102,14 @@ def test_without_tables_it_goes_by_the_declared_alphabets(alphabet: int, wanted:
     assert type(Auto().select(stereo(alphabet)).engine) is wanted
 
 
+def test_it_says_how_much_memory_would_be_too_much() -> None:
+    choice = Auto(memory_limit=1e5).select(stereo(40))
+    assert choice.engine == LoopyBP()
+    assert "and Exact() would need 1" in choice.reason
+    assert choice.reason.endswith(" kB, more than is allowed.")
+    assert isinstance(Auto(memory_limit=1e6).select(stereo(40)).engine, Exact)
+
+
 def test_without_alphabets_it_takes_them_as_256() -> None:
     assert Auto().select(stereo()).reason == Auto().select(stereo(256)).reason
 
@@ -117,6 +125,7 @@ def test_the_plan_does_and_prints_what_was_picked() -> None:
         _, wanted = ask(plan.choice.engine, graph)
         for name, marginal in wanted.marginals().items():
             assert torch.equal(posterior.marginals()[name], marginal)
+        assert plan.cost == plan.picked.cost
         assert plan.graph is graph
         assert plan.sizes["a"] == 4
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from mlass_ppl import BP, Bundle, Exact, Extractor, NGram, Refine, Sample, compile_program, count
+from mlass_ppl.cli._bytes import bytes_from
 from mlass_ppl.cli._variadic import VariadicCommand
-from mlass_ppl.cli.evaluate import _bytes
 from mlass_ppl.cli.evaluate import evaluate as command
 from mlass_ppl.errors import OptionError, TableError
 from mlass_ppl.evaluate import Evaluation, Method, PriorOnly, Report, evaluate
@@ -210,7 +210,8 @@ def test_an_interrupted_command_says_how_to_go_on(
         ("--sources 1", "two or more sources"),
         ("--split train", "test or validation"),
         ("--candidates 0", "at least 1"),
-        ("--infer exact --limit-memory much", "such as 4GB"),
+        ("--infer exact --exact-memory much", "--exact-memory takes a size such as 4GB"),
+        ("--memory-limit much", "--memory-limit takes a size such as 4GB"),
         ("--data-root nowhere", "not found"),
         ("--json data", "is a folder"),
         ("--infer bp --run-dir data", "no run directory"),
@@ -226,10 +227,10 @@ def test_the_command_refuses_with_a_sentence(invoke: Invoke, line: str, sentence
 
 
 def test_sizes() -> None:
-    assert _bytes("4GB") == 4e9
-    assert _bytes("512mb") == 512e6
-    assert _bytes("1000") == 1000
-    assert _bytes("none") == np.inf
+    assert bytes_from("4GB", "--memory-limit") == 4e9
+    assert bytes_from("512mb", "--memory-limit") == 512e6
+    assert bytes_from("1000", "--memory-limit") == 1000
+    assert bytes_from("none", "--memory-limit") == np.inf
     for text in ("", "GB", "-1GB", "nan", "4 parsecs"):
         with pytest.raises(OptionError, match="such as 4GB"):
-            _bytes(text)
+            bytes_from(text, "--memory-limit")

@@ -290,7 +290,7 @@ def test_the_frequent_observation_is_one_that_can_be():
     tables = {"left": Table.from_array(left), "right": Table.from_array(right)}
     plan = Exact().plan(compile_program(stereo), tables)
     assert plan._cliques.frequent == (0, 1)
-    assert plan.sparse_cost.states == 1
+    assert plan.cost.states == 1
 
 
 def test_a_graph_of_all_kinds_is_planned_and_printed():

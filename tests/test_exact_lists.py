@@ -205,17 +205,17 @@ def test_segments_are_reduced_one_by_one(lengths, width, dtype, seed):
 
 def test_a_report_is_aligned():
     rows = [
-        Row("1", ("a", "b"), ("a", "b", "c"), 12, 1e7, 24, "p(c | a, b)"),
-        Row("2", ("c",), ("c",), 1234, 5678, 0, ""),
+        Row("1", ("a", "b"), ("a", "b", "c"), 12, 1e7, 24, 2e6, 12, "p(c | a, b)"),
+        Row("2", ("c",), ("c",), 1234, 5678, 0, 0, 1500, ""),
     ]
     assert (
         report("title", rows, ["a note"])
         == """\
 title
-  step  sums out  leaves  states  if all  operations  how
-     1  a, b      c           12   1.0e7          24  p(c | a, b)
-     2  c         -        1,234   5,678           0
-        total              1,246   1.0e7          24
+  step  sums out  leaves  states  if all  operations    holds     needs  how
+     1  a, b      c           12   1.0e7          24     2 MB  12 bytes  p(c | a, b)
+     2  c         -        1,234   5,678           0  0 bytes    1.5 kB
+        total              1,246   1.0e7          24     2 MB   1.51 kB
   a note"""
     )
     assert "total" not in report("title", rows[:1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -11,21 +12,34 @@ from torch import Tensor
 
 from ..bundle import Bundle
 from ..errors import UnseenToken
-from ..estimate import Candidates, Estimate
+from ..estimate import Estimate
 from ..graph import MixingGraph
 from ..infer import Engine, Plan, Posterior
 from ..search import Search
+from .estimating import Estimating
 from .observations import Observer, unseen
 from .pasts import SourcePriors
-from .signals import importance, interchangeable, mixed
+from .signals import interchangeable
 
 Unseen = Literal["error", "prior"]
+
+
+@dataclass
+class _Counts:
+    """skipped: observed tokens. asked, unsettled: rows of an iterative `engine`, and those that did
+    not converge."""
+
+    engine: Engine
+    skipped: int = 0
+    asked: int = 0
+    unsettled: int = 0
 
 
 class TokenLoop:
     """One plan and its priors, run over chunks of mixtures.
 
-    Raises the errors of planning, of `Observer` and of `SourcePriors`.
+    shares: how much each observed signal counts in a candidate's error. Raises the errors of
+    planning, of `Observer` and of `SourcePriors`.
     """
 
     def __init__(
@@ -37,15 +51,16 @@ class TokenLoop:
         estimate: Estimate,
         on_unseen: Unseen,
         keep: bool,
+        shares: Mapping[str, float],
     ) -> None:
-        self.graph, self.codec, self.search = graph, bundle.codec, search
-        self.estimate, self.on_unseen, self.keep = estimate, on_unseen, keep
-        self._groups = interchangeable(graph, bundle.prior_key)
+        self.graph, self.search, self.on_unseen = graph, search, on_unseen
+        groups = interchangeable(graph, bundle.prior_key)
+        self._estimated = Estimating(graph, bundle.codec, estimate, groups, shares, keep)
         self.observer = Observer(graph, bundle)
         self.plan: Plan = engine.plan(graph, bundle.tables(graph, engine.factors(graph)))
         self.priors = SourcePriors(graph, bundle)
         self.length = self.observer.length
-        self._skipped = self._asked = self._unsettled = 0
+        self._counts: list[_Counts] = []
         self._engine = engine
 
     def run(
@@ -60,47 +75,35 @@ class TokenLoop:
         given = self.observer(observed)
         pasts = self.priors.start(m, c)
         drawn: dict[str, Tensor] | None = None
-        tokens = {
-            name: torch.zeros(m, c, self.length, dtype=torch.int64) for name in self.graph.sources
-        }
-        evidence, weights = torch.zeros(m, c, self.length), self.search.start(m)
+        history: list[tuple[dict[str, Tensor], Tensor | None, Tensor]] = []
+        weights, counts = self.search.start(m), _Counts(self._engine)
         log_prior = torch.zeros(m, c, dtype=torch.float64)
         for t in range(self.length):
             temper = partial(self.search.temper, position=t, length=self.length)
             log_priors = pasts.step(drawn, temper)
+            if not t:  # everything follows the priors to their device
+                device = next(iter(log_priors.values())).device
+                weights, log_prior = weights.to(device), log_prior.to(device)
             here = {name: values[:, t] for name, values in given.items()}
             try:
-                found = self._position(here, log_priors, random, weights)
+                found = self._position(here, log_priors, random, weights, counts)
             except UnseenToken as error:
                 raise UnseenToken(f"at position {t} of {self.length}: {error}") from error
-            drawn, parents, weights, evidence[..., t] = found
+            drawn, parents, weights, evidence = found
+            history.append((drawn, parents, evidence))
             told = pasts.score(drawn, parents)
             if parents is not None:
                 log_prior = log_prior.gather(1, parents)
-                rows = (torch.arange(m)[:, None] * c + parents).flatten()
-                for values in (*tokens.values(), evidence):
-                    values[..., :t] = values[..., :t].flatten(0, 1)[rows].unflatten(0, (m, c))
-                pasts.reorder(rows)
+                first = torch.arange(m, device=parents.device)[:, None] * c
+                pasts.reorder((first + parents).flatten())
             log_prior += told
-            for name in self.graph.sources:
-                tokens[name][..., t] = drawn[name]
             if progress is not None:
                 progress(t + 1)
-        decoded = {
-            name: torch.stack([self.codec.decode(rows) for rows in value])
-            for name, value in tokens.items()
-        }
-        candidates = Candidates(
-            decoded, self._errors(observed, decoded), log_prior, weights, self._groups
-        )
-        chosen = self.estimate.choose(candidates)
-        every = torch.arange(m)
+        del pasts, log_priors  # what comes now needs memory of its own
+        tokens, evidence = _traced(history)
+        self._counts.append(counts)  # a chunk that runs out of memory counts when it is done again
         return {
-            "signals": self.estimate.signals(candidates, chosen),
-            "tokens": {name: value[every, chosen] for name, value in tokens.items()},
-            "errors": candidates.errors,
-            "chosen": chosen,
-            "candidates": decoded if self.keep else None,
+            **self._estimated(observed, tokens, log_prior, weights),
             "candidate_tokens": tokens,
             "evidence": evidence,
             "log_prior": log_prior,
@@ -110,15 +113,14 @@ class TokenLoop:
     def notices(self) -> tuple[str, ...]:
         """What the user should know of the positions so far, each told once."""
         out = []
-        if self._skipped:
+        if skipped := sum(counts.skipped for counts in self._counts):
+            out.append(f"{skipped} observed tokens never occur in the tables and were skipped.")
+        if unsettled := sum(counts.unsettled for counts in self._counts):
+            asked = sum(counts.asked for counts in self._counts)
             out.append(
-                f"{self._skipped} observed tokens never occur in the tables and were skipped."
-            )
-        if self._unsettled:
-            out.append(
-                f"{self._unsettled / self._asked:.1%} of the token positions ({self._unsettled:,} "
-                f"of {self._asked:,}, over all candidates) did not converge: {self._engine!r} "
-                "answers approximately there. Allow more steps or more damping."
+                f"{unsettled / asked:.1%} of the token positions ({unsettled:,} of {asked:,}, over "
+                f"all candidates) did not converge: {self._counts[-1].engine!r} answers "
+                "approximately there. Allow more steps or more damping."
             )
         return tuple(out)
 
@@ -128,23 +130,26 @@ class TokenLoop:
         log_priors: dict[str, Tensor],
         random: list[torch.Generator],
         weights: Tensor,
+        counts: _Counts,
     ) -> tuple[dict[str, Tensor], Tensor | None, Tensor, Tensor]:
         """Tokens of one position, which candidate each continues, the candidates' weights and the
         evidence [M, C]."""
-        skip = torch.zeros(len(random), dtype=torch.bool)
+        skip = torch.zeros(len(random), dtype=torch.bool, device=weights.device)
         if self.on_unseen == "prior":
             skip, evidence = unseen(self.graph, self.plan.seen, evidence)
-            self._skipped += int(skip.sum())
+            counts.skipped += int(skip.sum())
+            skip = skip.to(weights.device)
         posterior = self.plan.posterior(log_priors, evidence)
         drawn, parents, now = self.search.step(posterior, random, weights)
-        self._note(posterior, skip)
+        _note(posterior, skip, counts)
         if parents is not None and skip.any():  # a skipped position prefers no candidate
-            parents = torch.where(skip[:, None], torch.arange(parents.shape[1]), parents)
+            own = torch.arange(parents.shape[1], device=parents.device)
+            parents = torch.where(skip[:, None], own, parents)
         weights = torch.where(skip[:, None], weights, now)
         log_evidence = posterior.log_evidence.float()
         if parents is not None:
             log_evidence = log_evidence.gather(1, parents)
-        out = {name: drawn[name].clone() for name in self.graph.sources}
+        out = {name: drawn[name] for name in self.graph.sources}
         # Where the tables leave a candidate nothing, or the engine finds nothing that they leave,
         # it goes on from its priors alone. Only the streams of such mixtures move on, so that their
         # neighbours draw what they would alone.
@@ -152,34 +157,41 @@ class TokenLoop:
         blind = blind | (torch.stack(list(out.values())) < 0).any(0)
         rows = blind.any(1).nonzero()[:, 0]
         streams = [random[row] for row in rows.tolist()]
-        for name, tokens in out.items() if streams else ():
+        for name in out if streams else ():
             log_prior = log_priors[name][rows]
             if parents is not None:
                 log_prior = log_prior.gather(1, parents[rows, :, None].expand_as(log_prior))
             onwards = self.search.blind(log_prior, streams)
-            tokens[rows] = torch.where(blind[rows], onwards, tokens[rows])
+            out[name] = out[name].clone()
+            out[name][rows] = torch.where(blind[rows], onwards, out[name][rows])
         return out, parents, weights, torch.where(skip[:, None], 0.0, log_evidence)
 
-    def _note(self, posterior: Posterior, skip: Tensor) -> None:
-        """Count the positions, less the skipped ones, at which an iterative engine did not
-        settle."""
-        if posterior.converged is not None:
-            self._engine = posterior.plan.engine  # which `Auto` may have picked
-            settled = posterior.converged.cpu()[~skip]
-            self._asked += settled.numel()
-            self._unsettled += int((~settled).sum())
 
-    def _errors(self, observed: Mapping[str, Tensor], decoded: Mapping[str, Tensor]) -> Tensor:
-        """Mean squared error between the candidates' mixtures and what was observed, [M, C]."""
-        weights = {name: self.graph.leaf_weights(name) for name in observed}
-        return torch.stack(
-            [
-                share * _errors(mixed(decoded, weights[name]), observed[name])
-                for name, share in importance(weights, observed).items()
-            ]
-        ).sum(0)
+def _traced(
+    history: list[tuple[dict[str, Tensor], Tensor | None, Tensor]],
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Tokens {source: int64 [M, C, T]} and evidence [M, C, T] of the last candidates, each followed
+    back through those that it continues.
+
+    history: of each position, tokens, parents and evidence [M, C].
+    """
+    line: Tensor | None = None
+    tokens: dict[str, list[Tensor]] = {name: [] for name in history[0][0]}
+    evidence: list[Tensor] = []
+    for drawn, parents, told in reversed(history):
+        for name, own in drawn.items():
+            tokens[name].append(own if line is None else own.gather(1, line))
+        evidence.append(told if line is None else told.gather(1, line))
+        if parents is not None:
+            line = parents if line is None else parents.gather(1, line)
+    found = {name: torch.stack(own[::-1], 2) for name, own in tokens.items()}
+    return found, torch.stack(evidence[::-1], 2)
 
 
-def _errors(mixtures: Tensor, signals: Tensor) -> Tensor:
-    """Mean squared error of the candidates' mixtures [M, C, *signal], [M, C]."""
-    return (mixtures - signals[:, None]).square().flatten(2).mean(2)
+def _note(posterior: Posterior, skip: Tensor, counts: _Counts) -> None:
+    """Count the positions, less the skipped ones, at which an iterative engine did not settle."""
+    if posterior.converged is not None:
+        counts.engine = posterior.plan.engine  # which `Auto` may have picked
+        settled = posterior.converged.to(skip.device)[~skip]
+        counts.asked += settled.numel()
+        counts.unsettled += int((~settled).sum())

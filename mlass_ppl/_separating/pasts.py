@@ -84,8 +84,9 @@ class Pasts:
         """log p(token | past), untempered, summed over the sources, nats, float64 [M, C]: of tokens
         int64 [M, C] at the last position, given to candidates that continue `parents` [M, C]."""
         m, c = self._shape
-        past = torch.arange(c).expand(m, c) if parents is None else parents
-        row = torch.arange(m)[:, None]
+        device = next(iter(tokens.values())).device
+        past = torch.arange(c, device=device).expand(m, c) if parents is None else parents
+        row = torch.arange(m, device=device)[:, None]
         logs = [self._told[name][row, past, token].double() for name, token in tokens.items()]
         return torch.stack(logs).sum(0)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from ..errors import OptionError
+from ._bytes import MemoryLimit, bytes_from
 from ._common import console, engine_from_name, say, sentences, settle_threads, shape_for
 from ._estimate import Name as Estimate
 from ._estimate import estimate_from
@@ -67,8 +68,14 @@ def evaluate(
     markdown_file: Annotated[
         Path | None, typer.Option("--markdown", help="Write the tables as Markdown to this file.")
     ] = None,
-    limit_memory: Annotated[
-        str | None, typer.Option(help="Limit of the exact engine: 4GB, 512MB, none.")
+    memory_limit: MemoryLimit = None,
+    exact_memory: Annotated[
+        str | None,
+        typer.Option(
+            "--exact-memory",
+            "--limit-memory",
+            help="Lists of joint states of the exact engine alone: 4GB, 512MB, none.",
+        ),
     ] = None,
 ) -> None:
     """Separate mixtures of MNIST digits and print PSNR beside floors, ceilings and published rows.
@@ -79,7 +86,8 @@ def evaluate(
     with sentences():
         settle_threads()
         check_name(refine)
-        methods = _methods(infer, limit_memory, prior_floor)
+        methods = _methods(infer, bytes_from(exact_memory, "--exact-memory"), prior_floor)
+        limit = bytes_from(memory_limit, "--memory-limit")
         for path in (json_file, markdown_file):
             if path is not None and path.is_dir():
                 raise OptionError(f"{path} is a folder; expected the name of a file to write.")
@@ -99,10 +107,10 @@ def evaluate(
             split=cast("Split", split),
         )
         given = (refine, refine_steps)
-        _run(evaluation, bundle, given, data_root, run_dir, json_file, markdown_file)
+        _run(evaluation, bundle, given, limit, data_root, run_dir, json_file, markdown_file)
 
 
-def _methods(names: list[str], limit_memory: str | None, prior_floor: bool) -> tuple[Method, ...]:
+def _methods(names: list[str], exact_memory: float | None, prior_floor: bool) -> tuple[Method, ...]:
     from dataclasses import replace
 
     from .. import shapes
@@ -115,42 +123,25 @@ def _methods(names: list[str], limit_memory: str | None, prior_floor: bool) -> t
             methods.append(Method(name, shapes.fine, BP()))
             continue
         engine: Any = engine_from_name(name)
-        if name == "exact" and limit_memory is not None:
-            engine = replace(engine, memory_limit=_bytes(limit_memory))
+        if name == "exact" and exact_memory is not None:
+            engine = replace(engine, memory_limit=exact_memory)
         methods.append(Method(name, getattr(shapes, shape_for(name)), engine))
     floor = (Method("floor:prior", shapes.star, PriorOnly()),) if prior_floor else ()
     return (*floor, *methods)
-
-
-def _bytes(text: str) -> float:
-    """A size such as 4GB or 512MB in bytes; infinite for none."""
-    if text.lower() == "none":
-        return float("inf")
-    number, scale = text.upper().removesuffix("B"), 1.0
-    for suffix, factor in (("K", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12)):
-        if number.endswith(suffix):
-            number, scale = number[:-1], factor
-    try:
-        size = float(number) * scale
-    except ValueError:
-        size = 0.0
-    if not size > 0.0:
-        raise OptionError(
-            f"--limit-memory takes a size such as 4GB or 512MB, or none; not '{text}'."
-        )
-    return size
 
 
 def _run(
     evaluation: Evaluation,
     bundle: str,
     refine: tuple[str, int],
+    memory_limit: float | None,
     data_root: Path | None,
     run_dir: Path | None,
     json_file: Path | None,
     markdown_file: Path | None,
 ) -> None:
     from dataclasses import replace
+    from functools import partial
 
     from rich.progress import (
         BarColumn,
@@ -162,7 +153,7 @@ def _run(
 
     from ..bundle import load
     from ..data import mnist_images
-    from ..evaluate import config_hash, save
+    from ..evaluate import Pipeline, config_hash, save
     from ..evaluate import evaluate as run
 
     loaded = load(bundle)
@@ -170,6 +161,8 @@ def _run(
     images = mnist_images(evaluation.split, data_root)
     if run_dir is None:
         run_dir = Path("runs") / config_hash(evaluation.describe(loaded, images))
+    pipeline = Pipeline.default()
+    separate = partial(pipeline.separate, memory_limit=memory_limit)  # which no record depends on
     bars: dict[str, Any] = {}
     columns = (
         TextColumn("{task.description}"),
@@ -194,6 +187,7 @@ def _run(
                 command=shlex.join(["mlass", *sys.argv[1:]]),
                 progress=update,
                 notice=lambda line: progress.console.print(line, style="yellow", markup=False),
+                pipeline=replace(pipeline, separate=separate),
             )
     except KeyboardInterrupt:
         say(f"Interrupted. The same command goes on with what {run_dir} holds.", stderr=True)

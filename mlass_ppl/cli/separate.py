@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import MlassError, SignalError, UnseenToken
+from ._bytes import MemoryLimit, bytes_from
 from ._common import ENGINES, SHAPES, console, progress_bar, say, sentences, settle_threads
 from ._estimate import Name as Estimate
 from ._job import Images, Job, make_job
@@ -57,6 +58,7 @@ def separate(
     on_unseen: Annotated[
         str, typer.Option(help="Tokens that no table has seen: error, or prior to skip them.")
     ] = "error",
+    memory_limit: MemoryLimit = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out/separated"),
     force: Annotated[
         bool, typer.Option("--force", help="Write again what an earlier run finished.")
@@ -76,6 +78,8 @@ def separate(
         job = make_job(
             bundle, sources, program, infer, grow, estimate, refine, on_unseen, seed, keep
         )
+        limit = bytes_from(memory_limit, "--memory-limit")
+        job = replace(job, options={**job.options, "memory_limit": limit})
         run = _Run(job, out, force, keep or 0)
         run.go(paths or [], mixture or [])
     if run.failed:

@@ -1,6 +1,7 @@
 """What may follow a separation: the chosen candidate's signals brought nearer to the mixture."""
 
 from .base import Refinement as Refinement
+from .best import BestOf as BestOf
 from .descent import Refine as Refine
 from .descent import refine as refine
 from .learned import Learned as Learned

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
@@ -12,6 +14,7 @@ from ..errors import OptionError
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
+    from ..separation import Separation
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) in mixtures."""
@@ -20,7 +23,7 @@ Progress = Callable[[int, int], None]
 class Refinement(Protocol):
     """Frozen configuration of a refinement; `separate` calls it with the chosen candidates.
 
-    A refinement of one's own that subclasses it has `check` already.
+    A refinement of one's own that subclasses it has `check` and `apply` already.
     """
 
     def check(self, bundle: Bundle) -> None:
@@ -42,6 +45,13 @@ class Refinement(Protocol):
         there. Mixtures do not depend on each other. Raises OptionError for a source without any
         weight: nothing that was observed says how to change it."""
         ...
+
+    def apply(self, found: Separation, bundle: Bundle) -> Separation:
+        """The separation with its sources refined, as `separate` answers it."""
+        began = time.perf_counter()
+        weights = {site: found.graph.leaf_weights(site) for site in found.observed}
+        refined = self(bundle, found.signals, found.tokens, weights, found.observed)
+        return replace(found, refined=refined, refine_seconds=time.perf_counter() - began)
 
 
 def check_weights(sources: Iterable[str], weights: Weights) -> None:
