@@ -21,18 +21,35 @@ import mlass_ppl as mlass
 from mlass_ppl._separating.signals import interchangeable
 from mlass_ppl.data import mnist_images
 from mlass_ppl.estimate import Candidates
-from mlass_ppl.evaluate.metrics import score
+from mlass_ppl.evaluate.metrics import best_permutation, pairwise_psnr
 from mlass_ppl.evaluate.protocol import MixtureSet
+from mlass_ppl.refine.best import BestOf
 
 from .ablation_report import write_report
 from .settings import Setting, settings
 
-STAGES = ("raw", "raw mean", "descent", "learned", "learned mean")
+STAGES = ("raw", "raw mean", "descent", "learned", "best few", "learned mean")
 
 
-def psnr(signals: dict[str, Tensor], truths: Tensor) -> np.ndarray:
-    """PSNR of each mixture, dB [M]: mean over its sources under their best order."""
-    return score(torch.stack(list(signals.values()), 1), truths).mean
+def scored(estimates: Tensor, truths: Tensor, alike: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """PSNR of each mixture, dB [M], the mean over its sources, and which estimate stands for each
+    true source, int64 [M, n]: of sources that are alike the best order."""
+    pairs = pairwise_psnr(estimates, truths)
+    if alike:
+        best = best_permutation(pairs)
+        return best.mean, best.permutation
+    own = pairs.diagonal(axis1=-2, axis2=-1)
+    return own.mean(-1), np.broadcast_to(np.arange(own.shape[-1]), own.shape)
+
+
+def psnr(signals: dict[str, Tensor], truths: Tensor, alike: bool = True) -> np.ndarray:
+    """PSNR of each mixture, dB [M]. truths: [M, n, ...], in the order of the sources' names."""
+    return scored(_stacked(signals), truths, alike)[0]
+
+
+def _stacked(signals: dict[str, Tensor]) -> Tensor:
+    """Signals [M, n, ...] in the order of the sources' names."""
+    return torch.stack([signals[name] for name in sorted(signals)], 1)
 
 
 def run(
@@ -43,17 +60,18 @@ def run(
     graph = setting.graph
     n = len(graph.sources)
     truths = torch.as_tensor(MixtureSet.make(digits, n, seed).truths(np.arange(num)))
-    mixtures = truths.mean(1)
+    weights = {"mixture": graph.leaf_weights("mixture")}
+    shares = torch.tensor([weights["mixture"][name] for name in sorted(graph.sources)])
+    mixtures = torch.einsum("n,mn...->m...", shares, truths)
+    groups = interchangeable(graph, bundle.prior_key)
     found = mlass.separate(
         mixtures, graph, bundle, infer=setting.infer, search=setting.search, batch_size=batch,
         estimate=mlass.Nearest(), keep_candidates=True, on_unseen="prior",
     )  # fmt: skip
     assert found.candidates is not None  # asked for above
     given = Candidates(
-        found.candidates, found.errors, found.log_prior, found.log_weights,
-        interchangeable(graph, bundle.prior_key),
+        found.candidates, found.errors, found.log_prior, found.log_weights, groups
     )  # fmt: skip
-    weights = {"mixture": graph.leaf_weights("mixture")}
     mean, estimates, seconds = mlass.Mean().signals(given, found.chosen), {}, {}
 
     def refined(refine: Any, signals: Any) -> dict[str, Tensor]:
@@ -68,9 +86,13 @@ def run(
     if descent:
         estimates["descent"] = refined(mlass.Refine(), found.signals)
     estimates["learned"] = refined(mlass.Learned(), found.signals)
+    few = BestOf(4).apply(found, bundle)
+    assert few.refined is not None  # that is what it did
+    estimates["best few"], seconds["BestOf"] = dict(few.refined), few.refine_seconds / num
     estimates["learned mean"] = refined(mlass.Learned(), mean)
-    chosen = {stage: psnr(signals, truths) for stage, signals in estimates.items()}
-    copied = score(mixtures[:, None].expand_as(truths), truths).mean
+    alike = len(groups) == 1
+    chosen = {stage: psnr(signals, truths, alike) for stage, signals in estimates.items()}
+    copied = scored(mixtures[:, None].expand_as(truths), truths, alike)[0]
     row = {
         "sources": n,
         "group": setting.group,
@@ -85,8 +107,8 @@ def run(
         "seconds": found.seconds / num,
         "refine_seconds": seconds,
     }
-    answer = torch.stack(list(estimates["learned mean"].values()), 1)
-    order = torch.from_numpy(score(answer, truths).permutation)[..., None, None, None]
+    answer = _stacked(estimates["learned mean"])
+    order = torch.tensor(scored(answer, truths, alike)[1])[..., None, None, None]
     return row, {"mixtures": mixtures, "truths": truths, "found": answer.take_along_dim(order, 1)}
 
 
@@ -99,7 +121,7 @@ def ceiling(bundle: mlass.Bundle, digits: Tensor, n: int, num: int, seed: int) -
     given = {"mixture": truths.mean(1)}
     learned = mlass.Learned()(bundle, coded, tokens, weights, given)
     descent = mlass.Refine()(bundle, coded, tokens, weights, given)
-    copied = score(truths.mean(1)[:, None].expand_as(truths), truths).mean
+    copied = scored(truths.mean(1)[:, None].expand_as(truths), truths)[0]
     return {
         "sources": n,
         "group": "limits",

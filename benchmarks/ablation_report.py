@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 Rows = list[dict[str, Any]]
-_COLUMNS = ("raw", "raw mean", "descent", "learned", "learned mean")
+_COLUMNS = ("raw", "raw mean", "descent", "learned", "best few", "learned mean")
 _INK = {2: "#0072B2", 3: "#D55E00", 4: "#009E73", 5: "#CC79A7"}
 
 

@@ -1,4 +1,4 @@
-"""The posterior of other candidates is that of their rows: what a search that branches relies on."""
+"""The posterior of other candidates is that of their rows, which a search that branches needs."""
 
 from __future__ import annotations
 

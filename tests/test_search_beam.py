@@ -22,6 +22,7 @@ from mlass_ppl import (
     Extractor,
     Feature,
     Greedy,
+    Mean,
     MixingGraph,
     NGram,
     Sample,
@@ -223,7 +224,7 @@ def test_continuations_are_the_best_of_all_candidates_together(problem, count, s
     penalty = {name: draws.uniform(m, problem.sizes[name]) for name in graph.sources[:1]}
     rows = (weights > -torch.inf).nonzero()[:, 0]
     expander = Expander(posterior.plan, posterior.position)
-    found = expander.best(rows, weights, count, penalty)
+    found = expander.best(rows, weights, torch.full((m,), count), penalty)
     exact = set(graph.latent) == set(graph.sources)
     for mixture in range(m):
         joints = torch.stack(
@@ -235,7 +236,7 @@ def test_continuations_are_the_best_of_all_candidates_together(problem, count, s
         )
         first = penalty[graph.sources[0]][mixture]
         paid = joints - first.reshape(1, -1, *[1] * (len(sizes) - 1))
-        mine = expander.mixture(found.row) == mixture
+        mine = found.row // c == mixture
         index = (found.row[mine] % c, *found.tokens[mine].unbind(1))
         assert len(set(zip(*(i.tolist() for i in index), strict=True))) == int(mine.sum())
         torch.testing.assert_close(found.score[mine], joints[index], atol=1e-5, rtol=1e-5)
@@ -337,7 +338,7 @@ def test_what_the_tables_rule_out_displaces_nothing_and_is_gone_on_from():
 
 def test_groups_are_told_apart_and_swapped_sources_are_no_difference():
     """Each source alone says nothing; p(0 | a, b) is the larger the nearer a and b are to (0, 1) or
-    (1, 0). A second group without a penalty takes the same, one with a small penalty no mirror
+    (1, 0). A second group without a penalty takes the next best, one with a small penalty no mirror
     image, and the penalty is no part of its weight."""
     like = torch.tensor([[0.1, 0.9, 0.2], [0.9, 0.1, 0.3], [0.2, 0.3, 0.5]])
     found = Table.from_array(torch.stack([like, 1 - like], -1).double())
@@ -350,7 +351,7 @@ def test_groups_are_told_apart_and_swapped_sources_are_no_difference():
         return [tokens_of(out, 0, c) for c in range(2)], out.log_weights[0]
 
     (one, two), _ = firsts(diversity=0.0)
-    assert one == two == ((0,), (1,))
+    assert (one, two) == (((0,), (1,)), ((1,), (0,)))
     (one, two), weights = firsts(diversity=2.0)
     assert one == ((0,), (1,))
     assert two == ((2,), (2,))
@@ -391,7 +392,53 @@ def test_a_group_that_is_ruled_out_begins_again():
     assert {((0, 0), (0, 0)), ((1, 1), (1, 1))} <= {tokens_of(search(0.0), 0, c) for c in range(4)}
     out = search(0.5)
     assert {tokens_of(out, 0, c) for c in range(4)} == {((0, 0), (0, 0))}
-    assert (out.log_weights[0] > -torch.inf).tolist() == [True, False, True, False]
+    assert (out.log_weights[0] > -torch.inf).tolist() == [True, False, False, False]
+
+
+@pytest.mark.parametrize("diversity", [0.0, 0.1, 5.0])
+@pytest.mark.parametrize("program", [joint(2), chain(3)], ids=named)
+def test_no_separation_is_there_twice(program, diversity):
+    """Whatever the groups, even where the tables rule many of them out on the way."""
+    graph, lost = compile_program(program), 0
+    for seed in range(4):
+        used = toy(graph, seed, 2, 3, 0.4)
+        observed = observe(graph, 3, 3, seed)
+        options: dict[str, Any] = {"infer": BP(), "on_unseen": "prior"}
+        for groups in (2, 4, 12):
+            search = Beam(12, groups=groups, diversity=diversity)
+            found = separate(observed, graph, used, search=search, **options)
+            for row in range(3):
+                kept = (found.log_weights[row] > -torch.inf).nonzero()[:, 0].tolist()
+                listed = [tokens_of(found, row, c) for c in kept]
+                assert len(set(listed)) == len(listed) >= 1
+                lost += len(listed) < 12
+    assert lost
+
+
+def test_the_mean_counts_each_separation_of_a_beam_once():
+    """Of groups and copies alike: the mean by log p(sources, observed) over distinct tokens."""
+    graph = compile_program(joint(2))
+    used = toy(graph, 5, 3, 2, 1.0)
+    observed = observe(graph, 3, 2, 5)
+    for search in (Beam(6), Beam(6, groups=3), Beam(6, groups=6, diversity=0.0), Beam(200)):
+        found = separate(
+            observed, graph, used, search=search, estimate=Mean(), keep_candidates=True
+        )
+        for row in range(3):
+            expected = truth(used, graph, observed, row)
+            distinct = {tokens_of(found, row, c) for c in range(search.width)}
+            shares = torch.tensor([expected[key] for key in distinct]).softmax(0)
+            signals = torch.tensor(list(distinct)) / 2  # [distinct, source, position]
+            # the sources are interchangeable: each in the order nearest to the chosen one's
+            first = signals[list(distinct).index(tokens_of(found, row, int(found.chosen[row])))]
+            swapped = signals.flip(1)
+            nearer = (signals * first).sum((1, 2)) >= (swapped * first).sum((1, 2))
+            ordered = torch.where(nearer[:, None, None], signals, swapped)
+            mean = torch.einsum("d,dst->st", shares, ordered.to(shares))
+            for place, name in enumerate(found):
+                torch.testing.assert_close(
+                    found.signals[name][row].to(mean), mean[place], atol=1e-4, rtol=1e-4
+                )
 
 
 def test_engines_that_cannot_tell_are_refused_with_a_sentence(bundle):
@@ -421,7 +468,7 @@ def test_impossible_options_are_refused(options, message):
 def test_a_beam_is_no_sample():
     assert Beam(8).candidates == 8
     assert Greedy().candidates == 1
-    assert Beam(4, groups=2).start(2).tolist() == [[0.0, -torch.inf, 0.0, -torch.inf]] * 2
+    assert Beam(4, groups=2).start(2).tolist() == [[0.0, *[-torch.inf] * 3]] * 2
     assert Sample(2).start(1).tolist() == [[0.0, 0.0]]
     assert eval(repr(Beam(8, groups=2, temperature=(1.0, 0.5)))) == Beam(
         8, groups=2, temperature=(1.0, 0.5)

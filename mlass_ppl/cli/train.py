@@ -1,4 +1,4 @@
-"""`mlass train`: a codec, a prior (and on), a refiner, alphabets, or the whole digit bundle."""
+"""`mlass train`: a codec, a prior (and on), alphabets, a refiner, or the whole digit bundle."""
 
 from __future__ import annotations
 
@@ -111,21 +111,27 @@ def mnist(
     resume: Resume = True,
     quick: Annotated[bool, typer.Option(help="One epoch each and few counts: a trial.")] = False,
 ) -> None:
-    """Train the shipped digit bundle again: codec, prior and the tables for 2 and 3 sources."""
+    """Make a digit bundle like the shipped one: codec, prior, the published models' tables, classes
+    and more epochs for the prior, alphabets and tables of mixtures, refiner.
+
+    Each step is kept in --out as soon as it is done; the same command goes on there.
+    """
     with sentences():
-        from ..train.digits import MIXTURES, make_codec, make_prior, make_tables
+        settle_threads()
+        from ..train.recipe import QUICK, Sizes, make_digits
         from ._common import progress_bar
 
-        common = {"seed": seed, "device": device, "resume": resume}
-        scale = {"epochs": 1} if quick else {}
-        make_codec(out, data_root, run=run / "codec", **common, **scale)  # type: ignore[arg-type]
-        make_prior(out, data_root, run=run / "prior", **common, **scale)  # type: ignore[arg-type]
-        with progress_bar() as piece:
-            make_tables(
+        sizes = QUICK if quick else Sizes()
+        with progress_bar(sizes.pieces) as piece:
+            make_digits(
                 out,
                 data_root,
+                sizes=sizes,
                 seed=seed,
-                mixtures=2_000 if quick else MIXTURES,
-                progress=piece("counting tables"),
+                device=device,
+                run=run,
+                resume=resume,
+                piece=piece,
+                told=lambda step, before: say(f"{step}: {'was there' if before else 'done'}"),
             )
         say(f"bundle in {out}; see {out / 'README.md'}")

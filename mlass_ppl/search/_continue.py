@@ -1,9 +1,10 @@
-"""The best continuations of many partial separations together."""
+"""The best continuations of many partial separations together, by runs of a plan."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -29,12 +30,40 @@ class Continuations:
     def of(self, index: Tensor) -> Continuations:
         return Continuations(self.row[index], self.tokens[index], self.score[index])
 
+    def without(self, taken: Continuations) -> Continuations:
+        """Those that are not in `taken`."""
+        if not len(taken.row):
+            return self
+        both = torch.cat([torch.cat([own.row[:, None], own.tokens], 1) for own in (taken, self)])
+        kind = both.unique(dim=0, return_inverse=True)[1]
+        return self.of(~torch.isin(kind[len(taken.row) :], kind[: len(taken.row)]))
+
+    @classmethod
+    def joined(cls, parts: list[Continuations]) -> Continuations:
+        return cls(
+            torch.cat([part.row for part in parts]),
+            torch.cat([part.tokens for part in parts]),
+            torch.cat([part.score for part in parts]),
+        )
+
+
+class Continuer(Protocol):
+    """One position, asked for continuations by a search. Its rows are the candidates, those of one
+    mixture together."""
+
+    def best(
+        self, rows: Tensor, weights: Tensor, count: Tensor, penalty: Mapping[str, Tensor]
+    ) -> Continuations:
+        """The best of each mixture, `count` of them, int64 [M], or as many as are possible.
+
+        rows: candidates to continue, int64 [R], in order. weights: log weights of all rows of the
+        position, float64. penalty: {source: nats [M, K]}, taken off the score for the choice alone.
+        """
+        ...
+
 
 class Expander:
-    """One position of a plan, asked for continuations by a search.
-
-    plan: of an engine that runs (`JointPlan`). position: its rows are the candidates.
-    """
+    """Of a plan that runs (`JointPlan`), at one position."""
 
     def __init__(self, plan: JointPlan, position: Position) -> None:
         self.plan, self.position = plan, position
@@ -42,17 +71,10 @@ class Expander:
         self._sizes = [plan.sizes[name] for name in self.sources]
         self._alone = set(plan.graph.latent) == set(self.sources)
 
-    def mixture(self, row: Tensor) -> Tensor:
-        """The mixture of rows, int64 [N]."""
-        return row // self.position.shape[1]
-
     def best(
-        self, rows: Tensor, weights: Tensor, count: int, penalty: Mapping[str, Tensor]
+        self, rows: Tensor, weights: Tensor, count: Tensor, penalty: Mapping[str, Tensor]
     ) -> Continuations:
-        """The `count` best of each mixture, or as many as are possible.
-
-        rows: candidates to continue, int64 [R]. weights: log weights of all rows of the position,
-        float64. penalty: {source: nats [M, K]}, taken off the score for the choice alone.
+        """As every `Continuer`.
 
         Exact where the sources are the only latent sites. Where others are, continuations are
         looked for by their probability together with the best tokens of those, twice as many as
@@ -63,22 +85,19 @@ class Expander:
             off = {name: -log.to(place.like)[place.mixture] for name, log in penalty.items()}
             place = place.weighted(off)
         found = self._pool(place, rows, weights, count if self._alone else 2 * count)
-        fine = torch.zeros_like(found.score)
-        for axis, name in enumerate(self.sources):
-            if name in penalty:
-                taken = penalty[name].to(fine)
-                fine = fine + taken[self.mixture(found.row), found.tokens[:, axis]]
+        mixture = self._mixture(found.row)
+        fine = fines(penalty, self.sources, mixture, found)
         score = found.score + fine
         if not self._alone:
             clamped = torch.nn.functional.one_hot(found.tokens, max(self._sizes)).bool()
             runs = self._runs(self.position, found.row, clamped, "sum")
             log = [run.log_evidence.to(score) for run in runs]
             score = weights[found.row] + torch.cat([score.new_zeros(0), *log])
-        order = self._leading(found.row, score - fine, count)
+        order = leading(mixture, score - fine, count)
         return Continuations(found.row, found.tokens, score).of(order)
 
-    def _pool(self, place: Position, rows: Tensor, weights: Tensor, count: int) -> Continuations:
-        """The `count` best of each mixture by the best tokens of all latent sites.
+    def _pool(self, place: Position, rows: Tensor, weights: Tensor, count: Tensor) -> Continuations:
+        """The `count` [M] best of each mixture by the best tokens of all latent sites.
 
         Every candidate is a part of what is open. The best of a part is known; everything else in
         it falls into one part for each source: the sources before it as in the best, this one
@@ -94,7 +113,7 @@ class Expander:
         site = torch.arange(parts_of, device=device)
         before, here = (site < site[:, None])[..., None], (site == site[:, None])[..., None]
         while True:
-            order = self._leading(found.row, found.score, count)
+            order = leading(self._mixture(found.row), found.score, count)
             found, allowed, split = found.of(order), allowed[order], split[order]
             if split.all():
                 return found
@@ -104,11 +123,7 @@ class Expander:
             some = parts.any(-1).all(-1)
             parts, row = parts[some], row[:, None].expand(-1, parts_of)[some]
             fresh = self._first(place, row, weights, parts)
-            found = Continuations(
-                torch.cat([found.row, fresh.row]),
-                torch.cat([found.tokens, fresh.tokens]),
-                torch.cat([found.score, fresh.score]),
-            )
+            found = Continuations.joined([found, fresh])
             allowed = torch.cat([allowed, parts])
             split = torch.cat([torch.ones_like(split), torch.zeros_like(row, dtype=torch.bool)])
 
@@ -137,12 +152,27 @@ class Expander:
             }
             yield self.plan.run(place.rows(row[part]).weighted(inside), kind)
 
-    def _leading(self, row: Tensor, score: Tensor, count: int) -> Tensor:
-        """The places of the `count` best possible ones of each mixture, in order."""
-        order = score.argsort(descending=True, stable=True)
-        order = order[score[order] > _NEVER]
-        order = order[self.mixture(row[order]).argsort(stable=True)]
-        return order[ranks(self.mixture(row[order])) < count]
+    def _mixture(self, row: Tensor) -> Tensor:
+        return row // self.position.shape[1]
+
+
+def fines(
+    penalty: Mapping[str, Tensor], sources: tuple[str, ...], mixture: Tensor, found: Continuations
+) -> Tensor:
+    """What each continuation pays, nats [N]."""
+    total = torch.zeros_like(found.score)
+    for axis, name in enumerate(sources):
+        if name in penalty:
+            total = total + penalty[name].to(total)[mixture, found.tokens[:, axis]]
+    return total
+
+
+def leading(mixture: Tensor, score: Tensor, count: Tensor) -> Tensor:
+    """The places of the `count` [M] best possible ones of each mixture, in order."""
+    order = score.argsort(descending=True, stable=True)
+    order = order[score[order] > _NEVER]
+    order = order[mixture[order].argsort(stable=True)]
+    return order[ranks(mixture[order]) < count[mixture[order]]]
 
 
 def ranks(group: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from ..graph import MixingGraph, Source
 from ..infer.base import Posterior
 from ..infer.joint import JointPlan
 from ..infer.random import Random
-from ._continue import Continuations, Expander, ranks
+from ._continue import Continuations, Continuer, Expander, ranks
+from ._listed import Lister, Weighted
 from ._temper import Tempered
 from .base import Step
 
@@ -29,20 +30,24 @@ class Beam(Tempered):
     are the only latent sites: a width of at least the number of possible separations finds the
     most probable of all. Where a mixture is latent (`chain(3)`, `Soft`), continuations are looked
     for together with their best partial mixtures, twice as many as are kept. `LoopyBP` scores
-    approximately. Where fewer than `width` separations are possible, the rest are copies of the
-    best one, of log weight -inf, which are not continued. Nothing is drawn, so that the seed
-    changes nothing; `on_unseen="prior"` and positions that no candidate explains take the priors'
-    most probable tokens and leave the weights as they are.
+    approximately, and `Truncated` knows its lists alone. No separation is there twice: where fewer
+    than `width` are possible, the rest are copies of the best one, of log weight -inf, which are
+    not continued. Nothing is drawn, so that the seed changes nothing; `on_unseen="prior"` and
+    positions that no candidate explains take the priors' most probable tokens and leave the weights
+    as they are.
 
     groups: parts of equal width, each a beam of its own that pays, at each position, `diversity`
     nats for every candidate of an earlier group that took the same token: diverse beam search with
     the Hamming penalty (Vijayakumar et al., 2016, arXiv:1610.02424). Of sources that are mixed
     alike (the same prior, label and weights at every observed site) all count, so that swapped
     sources (a, b) and (b, a) are no diversity. The penalty decides what is kept and is no part of
-    the weights. A group that the tables rule out begins again at the best candidate of the others.
+    the weights. What an earlier group keeps a later one leaves out, unlike in the paper. A group
+    that has nothing, as at the first position or where the tables rule it out, goes on from the
+    best candidate of all.
 
     temperature, top_k, top_p: of each source's prior, see `Tempered`. Needs an engine that finds
-    the most probable assignment of a part (`JointPlan`: `BP`, `Exact`, `LoopyBP`, `Auto`).
+    the most probable assignment of a part (`JointPlan`: `BP`, `Exact`, `LoopyBP`, `Auto`), or, for
+    sources directly under what is observed, one that lists the most probable (`Truncated`).
 
     Raises OptionError on a value out of range, EngineError with another engine.
     """
@@ -72,35 +77,36 @@ class Beam(Tempered):
         return self.width
 
     def start(self, mixtures: int) -> Tensor:
-        # Before the first position all candidates are alike: one of each group is continued.
-        first = torch.arange(self.width) % (self.width // self.groups) == 0
+        # Before the first position all candidates are alike: one of them is continued.
+        first = torch.arange(self.width) == 0
         return torch.where(first, 0.0, _NEVER).double().repeat(mixtures, 1)
 
     def step(self, posterior: Posterior, random: Random, weights: Tensor) -> Step:
-        if not isinstance(plan := posterior.plan, JointPlan):
-            raise EngineError(
-                f"{plan.engine!r} cannot tell the most probable continuations of a beam: use "
-                "BP(), Exact() or Auto(), or another search, such as Greedy() or Sample()."
-            )
-        expander = Expander(plan, posterior.position)
+        continuer, sources = _continuer(posterior, self.groups), posterior.graph.sources
         (m, c), size = weights.shape, self.width // self.groups
-        sources = plan.graph.sources
         chosen = torch.full((m, c, 1 + len(sources)), -1, device=weights.device)
         scores = torch.full_like(weights, _NEVER)
-        rivals = _Rivals(plan, sources, m)
-        slot = torch.arange(c, device=weights.device)
+        rivals = _Rivals(posterior, m)
+        slot, best = torch.arange(c, device=weights.device), weights.argmax(1, keepdim=True)
         for group in range(self.groups):
             mine = (slot // size == group) & (weights > _NEVER)
+            mine = torch.where(mine.any(1, keepdim=True), mine, slot == best)
+            rows = mine.flatten().nonzero()[:, 0]
+            taken = rivals.taken(rows)
+            count = size + (taken.row // c).bincount(minlength=m)
             penalty = rivals.penalty(self.diversity) if group else {}
-            found = expander.best(mine.flatten().nonzero()[:, 0], weights.flatten(), size, penalty)
-            mixture = expander.mixture(found.row)
-            place = group * size + ranks(mixture)
-            chosen[mixture, place, 0] = found.row % c
-            chosen[mixture, place, 1:] = found.tokens
-            scores[mixture, place] = found.score
+            found = continuer.best(rows, weights.flatten(), count, penalty).without(taken)
+            place = ranks(found.row // c)
+            found, place = found.of(place < size), place[place < size]
+            mixture = found.row // c
+            chosen[mixture, group * size + place, 0] = found.row % c
+            chosen[mixture, group * size + place, 1:] = found.tokens
+            scores[mixture, group * size + place] = found.score
             if self.groups > 1:
                 rivals.add(mixture, found)
-        chosen, scores = _filled(chosen, scores, self.groups)
+        # Candidates without a continuation become copies of the best one, of weight -inf.
+        lead = chosen[torch.arange(m, device=chosen.device), scores.argmax(1)]
+        chosen = torch.where((scores == _NEVER)[..., None], lead[:, None], chosen)
         # Evidence that no candidate explains prefers none of them.
         stuck = (chosen[..., 0] < 0).all(1, keepdim=True)
         parents = torch.where(stuck, slot, chosen[..., 0])
@@ -112,25 +118,56 @@ class Beam(Tempered):
         return log_prior.argmax(-1)
 
 
-class _Rivals:
-    """How often the candidates of earlier groups took each token at this position."""
+def _continuer(posterior: Posterior, groups: int) -> Continuer:
+    """What finds the best continuations of a posterior's candidates."""
+    if isinstance(plan := posterior.plan, JointPlan):
+        return Expander(plan, posterior.position)
+    lists = type(posterior).topk is not Posterior.topk
+    if not lists or set(posterior.graph.latent) != set(posterior.graph.sources):
+        raise EngineError(
+            f"{plan.engine!r} cannot tell the most probable continuations of a beam: use "
+            "BP(), Exact() or Auto(), or another search, such as Greedy() or Sample()."
+        )
+    if groups > 1 and not isinstance(posterior, Weighted):
+        raise EngineError(
+            f"{plan.engine!r} cannot weigh tokens anew, which the groups of a beam ask for: use "
+            "Beam(groups=1), BP() or Exact()."
+        )
+    return Lister(posterior)
 
-    def __init__(self, plan: JointPlan, sources: tuple[str, ...], mixtures: int) -> None:
-        self._kinds, self._sources = alike(plan.graph), sources
-        size = max(plan.sizes[name] for name in sources)
-        self._sizes = plan.sizes
-        self._taken = torch.zeros(max(self._kinds.values()) + 1, mixtures, size)
+
+class _Rivals:
+    """What earlier groups keep of this position."""
+
+    def __init__(self, posterior: Posterior, mixtures: int) -> None:
+        sizes, self._sources = posterior.plan.sizes, posterior.graph.sources
+        self._kinds = alike(posterior.graph)
+        self._sizes = {name: sizes[name] for name in self._sources}
+        kinds, size = max(self._kinds.values()) + 1, max(self._sizes.values())
+        self._times = torch.zeros(kinds, mixtures, size)  # each token was taken
+        self._kept: list[Continuations] = []
 
     def add(self, mixture: Tensor, found: Continuations) -> None:
+        self._kept.append(found)
         for axis, name in enumerate(self._sources):
-            taken = self._taken[self._kinds[name]]
-            taken.index_put_((mixture, found.tokens[:, axis]), torch.ones(()), accumulate=True)
+            times = self._times[self._kinds[name]]
+            times.index_put_((mixture, found.tokens[:, axis]), torch.ones(()), accumulate=True)
 
     def penalty(self, diversity: float) -> dict[str, Tensor]:
         return {
-            name: diversity * self._taken[kind][:, : self._sizes[name]]
+            name: diversity * self._times[kind][:, : self._sizes[name]]
             for name, kind in self._kinds.items()
         }
+
+    def taken(self, rows: Tensor) -> Continuations:
+        """What is kept of these rows, int64 [R]."""
+        none = Continuations(
+            rows.new_zeros(0),
+            rows.new_zeros(0, len(self._sources)),
+            torch.zeros(0, dtype=torch.float64, device=rows.device),
+        )
+        kept = Continuations.joined([none, *self._kept])
+        return kept.of(torch.isin(kept.row, rows))
 
 
 def alike(graph: MixingGraph) -> dict[str, int]:
@@ -144,18 +181,3 @@ def alike(graph: MixingGraph) -> dict[str, int]:
         weights = (round(graph.leaf_weights(heard).get(name, 0.0), 6) for heard in graph.observed)
         out[name] = kinds.setdefault((site.prior, site.label, *weights), len(kinds))
     return out
-
-
-def _filled(chosen: Tensor, scores: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Candidates [M, C, ...] without a continuation become copies of their group's best, of weight
-    -inf; a group without any goes on from the best of all."""
-    scores, chosen = scores.unflatten(1, (groups, -1)), chosen.unflatten(1, (groups, -1))
-    lead, own = scores[..., 0].clone(), chosen[:, :, 0].clone()  # the best of a group is its first
-    lost, every = lead == _NEVER, torch.arange(len(lead), device=lead.device)
-    best = lead.argmax(1)
-    lead = torch.where(lost, lead[every, best][:, None], lead)
-    own = torch.where(lost[..., None], own[every, best][:, None], own)
-    scores = torch.cat([lead[..., None], scores[..., 1:]], 2)
-    chosen = torch.where((scores == _NEVER)[..., None], own[:, :, None], chosen)
-    chosen = torch.cat([own[:, :, None], chosen[:, :, 1:]], 2)
-    return chosen.flatten(1, 2), scores.flatten(1, 2)

@@ -1,4 +1,4 @@
-"""The recipe of the digit bundle, step by step; each step writes the bundle and its card."""
+"""Steps of the digit bundle's recipe; each writes the bundle and its card."""
 
 from __future__ import annotations
 
@@ -17,23 +17,10 @@ from ..codecs import Codec, ImageVQVAEConfig
 from ..data import mnist_images
 from ..declare import Program, compile_program
 from ..graph import MixingGraph
-from ..infer import BP, Engine, Exact, Extractor
-from ..shapes import chain, joint, star
-from ..tables import Smoothing
+from ..infer import Engine
 from .card import write_card
 
 Progress = Callable[[int, int], None]
-
-MIXTURES = 1_000_000
-"""Mixtures counted for the tables p(m | two parents) of the shipped bundle."""
-
-EXTRACTOR_MIXTURES = 100_000
-"""Mixtures counted for p(m | z), which has few cells."""
-
-JOINT_MIXTURES = 200_000
-"""Mixtures counted for p(m | z^1, z^2, z^3), whose cells grow with every mixture."""
-
-SMOOTHING: Smoothing | None = None
 
 _DATA = "MNIST, the first 55,000 of the 60,000 training images (the last 5,000 are validation)"
 
@@ -106,35 +93,6 @@ def make_prior(
     bundle = replace(bundle, priors={**bundle.priors, "digit": prior})
     priors = {**bundle.card.get("priors", {}), "digit": facts}
     return _update(bundle, out, {"priors": priors})
-
-
-def make_tables(
-    out: Path,
-    data_root: Path | None = None,
-    *,
-    mixtures: int = MIXTURES,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Bundle:
-    """Count the joint, chain and extractor tables for two and three digits."""
-    plans: list[tuple[Any, Engine, int]] = [
-        (chain(2), BP(), mixtures),
-        (chain(3), BP(), mixtures),
-        (star(2), Extractor(), min(mixtures, EXTRACTOR_MIXTURES)),
-        (star(3), Extractor(), min(mixtures, EXTRACTOR_MIXTURES)),
-        (joint(3), Exact(), min(mixtures, JOINT_MIXTURES)),
-    ]
-    total, done = sum(number for _, _, number in plans), 0
-    for program, engine, number in plans:
-
-        def report(part: int, _: int, done: int = done) -> None:
-            if progress is not None:
-                progress(done + part, total)
-
-        count_into(out, program, engine, data_root, mixtures=number, seed=seed, progress=report)
-        done += number
-    bundle = replace(load(out), smoothing=SMOOTHING)
-    return _update(bundle, out, {})
 
 
 def count_into(
