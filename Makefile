@@ -55,8 +55,8 @@ format: $(VENV)/.installed-dev ## mend style and formatting
 types: $(VENV)/.installed-dev ## check types
 	$(VENV)/bin/python -m mypy
 
-train-mnist: setup ## train the MNIST bundle again, into models/mnist
-	$(VENV)/bin/mlass train mnist --out models/mnist $(ARGS)
+train-mnist: setup ## train a bundle like the shipped one, into runs/mnist
+	$(VENV)/bin/mlass train mnist --out runs/mnist $(ARGS)
 
 evaluate: setup ## the table of the README: 1,000 mixtures of two and of three test digits
 	@mkdir -p runs
