@@ -116,13 +116,14 @@ class SeenCells:
 
     def _slab(self, layout: Layout, low: int, high: int, columns: Mapping[int, Tensor]) -> Tensor:
         """Messages [high - low, N] to some tokens of the first axis."""
-        begin, end = layout.bounds[low], layout.bounds[high]
-        sums = layout.sums(begin, end, columns[layout.order[-1]])
+        bags = slice(layout.bounds[low], layout.bounds[high])
+        cells = slice(layout.reach[low], layout.reach[high])
+        sums = layout.sums(bags, cells, columns[layout.order[-1]])
         rest = layout.order[1:-1]
         if not rest and layout.keys is None:
             return sums
-        edges = torch.tensor(layout.bounds[low : high + 1], device=sums.device) - begin
-        return self._summed(layout, slice(begin, end), sums, edges, columns, rest)
+        edges = torch.tensor(layout.bounds[low : high + 1], device=sums.device) - bags.start
+        return self._summed(layout, bags, sums, edges, columns, rest)
 
     def _summed(
         self, layout: Layout, bags: slice, sums: Tensor, edges: Tensor,
@@ -147,24 +148,30 @@ class SeenCells:
         """Rows that share their given tokens together."""
         known = len(layout.order) - len(incoming) - 1
         to, rest, size = layout.order[known], layout.order[known + 1 : -1], layout.shape[known]
-        out = layout.value.new_zeros(len(group), size)
         step = torch.arange(size + 1, device=begin.device) * (span // size)
         edges = layout.bags(begin[:, None] + step)
-        parts = group.argsort(stable=True).split(sizes.tolist())
-        bounds = zip(edges[:, 0].tolist(), edges[:, -1].tolist(), strict=True)
-        for number, (low, high) in enumerate(bounds):
+        outer = edges[:, [0, -1]]
+        ranges = torch.cat([outer, layout.ends[outer].long()], 1).tolist()
+        order = group.argsort(stable=True)
+        sorted_ = {axis: message[order] for axis, message in incoming.items()}
+        out = layout.value.new_zeros(len(group), size)
+        end = 0
+        for number, count in enumerate(sizes.tolist()):
+            low, high, first, last = ranges[number]
+            rows = slice(end, end + count)
+            end += count
             if low == high:
                 continue
-            rows, bags = parts[number], slice(low, high)
-            columns = {axis: _columns(message[rows]) for axis, message in incoming.items()}
-            sums = layout.sums(low, high, columns[layout.order[-1]])
+            columns = {axis: _columns(message[rows]) for axis, message in sorted_.items()}
+            bags = slice(low, high)
+            sums = layout.sums(bags, slice(first, last), columns[layout.order[-1]])
             if rest:
                 out[rows] = self._summed(layout, bags, sums, edges[number] - low, columns, rest).T
             elif layout.keys is None:
                 out[rows] = sums.T
             else:
-                out[rows[:, None], layout.tokens(bags, to)] = sums.T
-        return out
+                out[rows, layout.tokens(bags, to)] = sums.T
+        return torch.empty_like(out).index_copy_(0, order, out)
 
     def _rows(
         self, layout: Layout, begin: Tensor, span: int, incoming: Mapping[int, Tensor]
@@ -173,16 +180,15 @@ class SeenCells:
         known = len(layout.order) - len(incoming) - 1
         size = layout.shape[known]
         row, bag = _ranges(layout.bags(begin), layout.bags(begin + span))
-        cells = layout.ends.long()
-        bag_of, cell = _ranges(cells[bag], cells[bag + 1])
+        first, last = layout.ends[bag].long(), layout.ends[bag + 1].long()
+        bag_of, cell = _ranges(first, last)
         value, place = layout.value[cell], layout.place[cell].long()
         out = value.new_zeros(len(begin), size)
         if known + 1 == len(layout.order):  # the last axis is asked for
             out[row[bag_of], place] = value
             return out
         value = value * incoming[layout.order[-1]][row[bag_of], place]
-        lengths = cells[bag + 1] - cells[bag]
-        sums = torch.segment_reduce(value, "sum", lengths=lengths, unsafe=True)
+        sums = torch.segment_reduce(value, "sum", lengths=last - first, unsafe=True)
         for axis in layout.order[known + 1 : -1]:
             sums = sums * incoming[axis][row, layout.tokens(bag, axis)]
         target = row * size + layout.tokens(bag, layout.order[known])

@@ -90,12 +90,17 @@ class Layout:
         found: list[int] = self.bags(begin).tolist()
         return found
 
-    def sums(self, begin: int, end: int, weights: Tensor) -> Tensor:
-        """Of bags `begin` to `end`, the sum over their cells of value * weights[token on the last
-        axis]: weights [K_last, N] -> [bags, N]."""
-        ends = self.ends[begin : end + 1]
-        first, last = int(ends[0]), int(ends[-1])
-        return weighted(self.place[first:last], self.value[first:last], ends - first, weights)
+    @cached_property
+    def reach(self) -> list[int]:
+        """As `bounds`, of the cells."""
+        found: list[int] = self.ends[self.bounds].tolist()
+        return found
+
+    def sums(self, bags: slice, cells: slice, weights: Tensor) -> Tensor:
+        """Of some bags, whose cells are `cells`, the sum over these of value * weights[token on the
+        last axis]: weights [K_last, N] -> [bags, N]."""
+        ends = self.ends[bags.start : bags.stop + 1] - cells.start
+        return weighted(self.place[cells], self.value[cells], ends, weights)
 
 
 def _sorted(
