@@ -7,6 +7,7 @@ import typer
 from ._malloc import keep_freed_memory
 from ._variadic import VariadicCommand
 from .count import count
+from .data import data
 from .demo import demo
 from .evaluate import evaluate
 from .importing import importing
@@ -26,6 +27,7 @@ for _command in (demo, separate, evaluate, count, models, info):
     app.command(cls=VariadicCommand)(_command)
 app.add_typer(train, name="train")
 app.add_typer(importing, name="import")
+app.add_typer(data, name="data")
 
 
 def main() -> None:
