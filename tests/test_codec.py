@@ -156,6 +156,24 @@ def test_impossible_sizes_are_refused(sizes, message):
         ImageVQVAEConfig(**sizes)
 
 
+def test_with_a_context_a_token_sees_its_neighbours():
+    """And without one nothing but its own patch."""
+    image = torch.rand(1, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    other = image.clone()
+    other[..., :4, :4] = 1 - other[..., :4, :4]  # the first patch
+    for context, touched in ((0, 1), (1, 4), (2, 9)):
+        torch.manual_seed(0)
+        codec = ImageVQVAE(ImageVQVAEConfig(size=12, encoder=8, decoder=8, context=context)).eval()
+        latents = codec.encoder(torch.cat([image, other]))
+        assert int((latents[0] != latents[1]).any(0).sum()) == touched
+        assert codec.encode(image).shape == (1, 9)
+        told = codec.describe()
+        assert told.get("context", 0) == context
+        assert ("context" in told) == (context > 0)
+    with pytest.raises(CodecError, match="context 0 or more"):
+        ImageVQVAEConfig(context=-1)
+
+
 def test_a_codec_describes_itself():
     codec = ImageVQVAE(ImageVQVAEConfig(size=8, alphabet=4, latent=3, encoder=5, decoder=8))
     told = codec.describe()

@@ -33,12 +33,13 @@ class BP(Engine):
 
     draw: "joint" samples all sources together by backward sampling; "marginals" samples each site
     from its own marginal, the paper's variant, which is no posterior sample (about half of its
-    tuples are impossible under exact support). dense_limit: tables with few
-    positive cells are contracted over these alone; of the others those of up to this many bytes are
-    held dense, and larger ones contracted in logarithms. cover: leave out tokens that no candidate of a mixture expects; kept are
-    those that cover this share of the mass of each one's prior. Much faster where alphabets are
-    large and priors peaked; log evidence is then a lower bound, and `posterior.lost` bounds what it
-    lacks. Where the kept tokens cannot explain some candidate at all, all of them are taken.
+    tuples are impossible under exact support). dense_limit: tables with few positive cells are
+    contracted over these alone; of the others those of up to this many bytes are held dense, and
+    larger ones contracted in logarithms. cover: leave out tokens that no candidate of a mixture
+    expects; kept are those that cover this share of the mass of each one's prior. Much faster where
+    alphabets are large and priors peaked; log evidence is then a lower bound, and `posterior.lost`
+    bounds what it lacks. Where the kept tokens cannot explain some candidate at all, all of them
+    are taken.
 
     Refuses a graph with a cycle by naming it. Raises OptionError unless cover is above 0 and at
     most 1, or None for all tokens.
