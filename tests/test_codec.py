@@ -165,7 +165,8 @@ def test_with_a_context_a_token_sees_its_neighbours():
         torch.manual_seed(0)
         codec = ImageVQVAE(ImageVQVAEConfig(size=12, encoder=8, decoder=8, context=context)).eval()
         latents = codec.encoder(torch.cat([image, other]))
-        assert int((latents[0] != latents[1]).any(0).sum()) == touched
+        changed = (latents[0] - latents[1]).abs().amax(0) > 1e-6  # but for rounding
+        assert int(changed.sum()) == touched
         assert codec.encode(image).shape == (1, 9)
         told = codec.describe()
         assert told.get("context", 0) == context

@@ -117,7 +117,9 @@ class ImageVQVAE(GreyVQVAE):
         return self.decoder(quantised), tokens, loss
 
     def describe(self) -> dict[str, Any]:
-        """The configuration, as it stands in a bundle's card: without a context where there is none,
-        as older cards have it."""
+        """The configuration, as it stands in a card: without a context where there is none, as older
+        cards have it."""
         facts = {"kind": "image-vqvae", **asdict(self.config)}
-        return facts if self.config.context else {k: v for k, v in facts.items() if k != "context"}
+        if not self.config.context:
+            del facts["context"]
+        return facts

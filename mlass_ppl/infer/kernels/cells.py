@@ -12,8 +12,8 @@ from torch import Tensor
 from ...tables.table import Table
 from .layout import Layout, weighted
 
-_BLOCK_BYTES = 1 << 20
-"""What is worked on at once stays in a core's cache."""
+_BLOCK_BYTES = 1 << 22
+"""What is worked on at once stays in a processor's cache (measured: 2 to 8 MB are best)."""
 
 _ROWS = 256
 """Rows at once: their messages stay in the cache while the cells stream by."""
