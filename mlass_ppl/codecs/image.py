@@ -117,8 +117,8 @@ class ImageVQVAE(GreyVQVAE):
         return self.decoder(quantised), tokens, loss
 
     def describe(self) -> dict[str, Any]:
-        """The configuration, as it stands in a card: without a context where there is none, as older
-        cards have it."""
+        """The configuration, as it stands in a card; without a context where there is none, as in
+        older cards."""
         facts = {"kind": "image-vqvae", **asdict(self.config)}
         if not self.config.context:
             del facts["context"]
