@@ -35,10 +35,10 @@ from .weights import fingerprint, load_weights, save_weights
 if TYPE_CHECKING:
     from .bundle import Bundle
 
-FORMAT = 2
-"""Version of the folder layout; a newer one is refused by name. What the first version can hold is
+FORMAT = 3
+"""Version of the folder layout; a newer one is refused by name. What an earlier version can hold is
 written as such: version 2 adds further codecs and kinds of them, features, back-off, and priors
-with classes or with a begin token among the codes."""
+with classes or with a begin token among the codes; version 3 packs the numbers of tables."""
 
 CARD, CODEC, REFINER = "bundle.json", "codec.safetensors", "refiner.safetensors"
 
@@ -74,14 +74,15 @@ def write_parts(bundle: Bundle, path: Path) -> Path:
         codecs[key]["sha256"] = save_weights(_stored_codec(extra), path / _codec_file(key))
     for key, prior in bundle.priors.items():
         priors[key]["sha256"] = write_prior(prior, path / priors[key]["file"])
-        priors[key]["codec"] = codec["sha256"]
+        priors[key]["codec"] = codecs.get(key, codec)["sha256"]
     known = {entry["file"]: entry for entry in old.get("tables", [])}
     tables = []
     for recipe, counts in bundle.counts.items():
         entry = {**known.get(table_file(recipe), {}), "file": table_file(recipe)}
         entry |= _write_table(recipe, counts, path / entry["file"])
         entry["codec"] = codec["sha256"]
-        if made_for := {key: codecs[key]["sha256"] for key in recipe.codecs if key}:
+        used = dict.fromkeys(key for key in (*recipe.codecs, *recipe.leaves) if key in codecs)
+        if made_for := {key: codecs[key]["sha256"] for key in used}:
             entry["codecs"] = made_for
         entry |= {"entries": len(counts.keys), "coverage": str(counts.coverage())}
         tables.append(entry)
@@ -99,6 +100,8 @@ def write_parts(bundle: Bundle, path: Path) -> Path:
     special = any({"labels", "begin"} & entry.keys() for entry in priors.values())
     special |= codec["kind"] != "image-vqvae"
     if special or "codecs" in card or "shrink" in card or isinstance(bundle.smoothing, BackOff):
+        card["format"] = 2
+    if tables:
         card["format"] = FORMAT
     temporary = path / f"{CARD}.part"
     temporary.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
@@ -123,7 +126,8 @@ def read_parts(path: Path, card: dict[str, Any]) -> dict[str, Any]:
     made_for |= {key: fingerprint(path / _codec_file(key)) for key in codecs}
     priors = {}
     for key, entry in card["priors"].items():
-        _same_codec(entry, made_for, f"prior '{key}'", path)
+        own = {"codec": made_for[CODEC], "codecs": {key: entry["codec"]}}
+        _same_codec(own if key in codecs else entry, made_for, f"prior '{key}'", path)
         priors[key] = read_prior(entry, _intact(path, entry["file"], entry))
     counts: dict[Recipe, AnyCounts] = {}
     for entry in card["tables"]:

@@ -45,8 +45,9 @@ class Bundle:
     program with a site of that recipe; moments where the site is a feature, and of each part's
     cells where it is a linear one. smoothing: None (exact
     support), `Additive(alpha)` or `BackOff(strength)`. card: how all of it was trained (data,
-    seeds, steps, measured quality). codecs: further ones, by the key that mixtures declare. shrink:
-    of the moments of features. refiner: the network that `Learned` refines with, if any.
+    seeds, steps, measured quality). codecs: further ones, by the key that mixtures declare, or by
+    the key of a prior, whose sources then have that alphabet of their own. shrink: of the moments
+    of features. refiner: the network that `Learned` refines with, if any.
     """
 
     name: str
@@ -76,15 +77,18 @@ class Bundle:
         )
 
     def codec_of(self, graph: MixingGraph, name: str) -> Codec:
-        """The codec of a site: the one whose key it declares, else the main one."""
+        """The codec of a site: the one whose key it declares, of a source the one of its prior's
+        key where there is one, else the main one."""
         site = graph.site(name)
-        key = site.codec if isinstance(site, Mix) else None
+        if not isinstance(site, Mix):
+            return self.codecs.get(self.prior_key(graph, name), self.codec)
+        key = site.codec
         if key is None:
             return self.codec
         if key not in self.codecs:
             raise BundleError(
                 f"bundle '{self.name}' has no codec '{key}' for site '{name}'; besides the "
-                f"sources' codec it has {sorted(self.codecs)}. Name one of them, or leave "
+                f"main one it has {sorted(self.codecs)}. Name one of them, or leave "
                 "codec=... out."
             )
         return self.codecs[key]

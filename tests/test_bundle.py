@@ -76,7 +76,7 @@ def test_smoothing_is_part_of_the_bundle(bundle, tmp_path):
     assert back.smoothing == Additive(0.25)
     graph = compile_program(joint(2))
     assert back.tables(graph, graph.factors)["mixture"].background is not None
-    assert back.card["format"] == 1
+    assert back.card["format"] == 3
 
 
 def test_a_card_may_hold_any_language(bundle, tmp_path):

@@ -216,7 +216,7 @@ def test_all_of_it_comes_back(full, saved, tmp_path):
     same = back.codecs["fine"].encode(images) == full.codecs["fine"].encode(images)
     assert same.float().mean() > 0.99
     assert (saved / "codec-fine.safetensors").is_file()
-    assert back.card["format"] == FORMAT == 2
+    assert back.card["format"] == FORMAT == 3
     again = back.save(tmp_path / "again")
     for file in saved.iterdir():
         assert (again / file.name).read_bytes() == file.read_bytes(), file.name
@@ -230,11 +230,12 @@ def test_all_of_it_comes_back(full, saved, tmp_path):
         (lambda b: replace(b, smoothing=BackOff(0.5)), 2),
         (lambda b: replace(b, shrink=Shrink(1.0)), 2),
         (lambda b: replace(b, codecs={"fine": make_codec(alphabet=FINE)}), 2),
-        (lambda b: b.count(joint(2, evidence=Feature()), blobs(50), mixtures=10), 2),
+        (lambda b: b.count(joint(2), blobs(50), mixtures=10), 3),
+        (lambda b: b.count(joint(2, evidence=Feature()), blobs(50), mixtures=10), 3),
     ],
 )
-def test_what_the_first_format_can_hold_is_written_in_it(empty, tmp_path, change, version):
-    bundle = change(empty.count(joint(2), blobs(50), mixtures=10))
+def test_what_an_earlier_format_can_hold_is_written_in_it(empty, tmp_path, change, version):
+    bundle = change(empty)
     back = load(bundle.save(tmp_path / "x"))
     assert back.card["format"] == version
     assert (back.smoothing, back.shrink) == (bundle.smoothing, bundle.shrink)
@@ -322,11 +323,19 @@ def test_the_shipped_bundle_is_read_and_written_as_it_was(tmp_path):
     assert (bundle.smoothing, list(bundle.codecs)) == (None, ["middle", "fine"])
     assert bundle.shrink == Shrink(min_std=0.04)
     assert bundle.refiner is not None
-    assert bundle.card["format"] == 2  # its prior has classes
+    assert bundle.card["format"] == 3  # its tables are packed
     assert bundle.path is not None
     again = bundle.save(tmp_path / "mnist")
     for file in again.iterdir():
-        assert file.read_bytes() == (bundle.path / file.name).read_bytes(), file.name
+        # releases of zlib may deflate tables to other bytes, of which the card has checksums
+        if not file.name.startswith("table-") and file.name != "bundle.json":
+            assert file.read_bytes() == (bundle.path / file.name).read_bytes(), file.name
+    back = load(again)
+    assert back.counts == bundle.counts
+    for card in (back.card, bundle.card):
+        for entry in card["tables"]:
+            del entry["sha256"]
+    assert back.card == bundle.card
     for program in (joint(2), joint(3), chain(3), star(2), additive(5), fine(2), fine(3)):
         graph = compile_program(program)
         assert not bundle.lacking(graph, BP().factors(graph))

@@ -69,7 +69,7 @@ def test_features_are_counted_where_asked_or_declared(count, folder, tmp_path):
         "    return mix('m', source('a'), source('b'), evidence=Feature())\n"
     )
     assert "already counted: p(x(0.5 blob#1" in count("--program", file)
-    assert load(folder).card["format"] == 2
+    assert load(folder).card["format"] == 3
 
 
 def test_impossible_options_end_with_a_sentence(count):

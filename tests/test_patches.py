@@ -147,7 +147,7 @@ def bundle() -> Bundle:
 def test_codecs_of_mixtures_come_back_with_their_tokens(bundle, tmp_path):
     back = load(bundle.save(tmp_path / "b"))
     images = blobs(40, 11)
-    assert back.card["format"] == 2
+    assert back.card["format"] == 3
     assert back.counts == bundle.counts
     for key, codec in bundle.codecs.items():
         assert back.card["codecs"][key]["kind"] == "patches"
@@ -165,7 +165,7 @@ def test_it_can_be_the_codec_of_sources(codec, tmp_path):
     out = separate(mixtures(3), chain(2), bundle, infer=BP(), on_unseen="prior")
     assert out["source_1"].shape == (3, 1, SIZE, SIZE)
     back = load(bundle.save(tmp_path / "b"))
-    assert back.card["format"] == 2
+    assert back.card["format"] == 3
     assert torch.equal(back.codec.encode(blobs(20, 5)), codec.encode(blobs(20, 5)))
 
 

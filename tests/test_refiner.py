@@ -250,7 +250,7 @@ def test_a_refiner_comes_back_with_its_bundle(folder, bundle, tmp_path):
     assert not back.refiner.training
     facts = back.card["refiner"]
     assert (facts["kind"], facts["width"], facts["seconds"]) == ("refiner", 8, 5)
-    assert back.card["format"] == 1
+    assert back.card["format"] == 3
     estimates, given = signals(3, 2, 2), signals(3, 2).mean(1)
     found = (one.refiner(estimates, given, weights(0.5, 0.5)) for one in (back, bundle))
     assert torch.allclose(*found, atol=2e-2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from math import prod
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from ..codecs import Codec
 from ..codecs.encoding import encode_features, encode_tokens, tokens_of
 from ..declare import Program, compile_program
 from ..errors import CodecError, DataError, OptionError, TableError
-from ..graph import Factor, MixingGraph
+from ..graph import Factor, MixingGraph, Source
 from .cells import AnyCounts, CellMoments
 from .counts import Counts
 from .jobs import Encoding, Job, jobs_of
@@ -19,6 +20,9 @@ from .moments import Moments
 from .recipe import Recipe, codec_key
 
 Progress = Callable[[int, int], None]
+
+_NUMBERS = 1 << 23
+"""Samples or pixels of each source that are mixed at once."""
 
 
 def count(
@@ -45,7 +49,8 @@ def count(
     each once, those of a partial mixture over the simulated ones.
 
     signals: [N, *signal_shape], or such a tensor for each kind. codecs: by the keys that mixtures
-    declare, `mix(..., codec=key)`; sources and all other mixtures take `codec`. factors: which
+    declare, `mix(..., codec=key)`, and by the kinds of sources that have one of their own; all
+    others take `codec`. factors: which
     tables (default: the program's own; an engine's are `engine.factors(graph)`). mixtures: how
     many to simulate. kind: what a source is drawn from (the key of its prior). start: counts to go
     on from, with another seed than theirs, since one seed always draws the same mixtures (and with
@@ -62,11 +67,12 @@ def count(
         raise OptionError(
             f"mixtures and batch_size must be at least 1, got {mixtures} and {batch_size}."
         )
+    batch_size = min(batch_size, max(1, _NUMBERS // prod(codec.signal_shape)))
     graph = compile_program(program)
     pool = _pool(graph, signals, kind)
     wanted = jobs_of(graph, graph.factors if factors is None else factors, kind)
     jobs = {recipe: job for recipe, job in wanted.items() if recipe not in skip}
-    encoder = _Encoder(graph, jobs.values(), codec, codecs or {})
+    encoder = _Encoder(graph, jobs.values(), codec, codecs or {}, kind)
     parts: dict[Recipe, list[AnyCounts]] = {recipe: [] for recipe in jobs}
     for recipe, before in (start or {}).items():
         if recipe in parts:
@@ -97,7 +103,7 @@ def count(
         }
         encodings = dict.fromkeys(each for job in mixed.values() for each in job.encodings)
         known = {  # cheaper than encoding its signals anew whenever they are picked
-            each: torch.cat([encode_tokens(codec, b) for b in pool[each.signal].split(batch_size)])
+            each: torch.cat([encoder.tokens(each, b) for b in pool[each.signal].split(batch_size)])
             for each in encodings
             if each.tokens and each.signal in pool and len(pool[each.signal]) <= mixtures
         }
@@ -117,12 +123,17 @@ class _Encoder:
     """The signals that jobs name: how each is mixed and what a codec makes of it."""
 
     def __init__(
-        self, graph: MixingGraph, jobs: Iterable[Job], codec: Codec, codecs: Mapping[str, Codec]
+        self,
+        graph: MixingGraph,
+        jobs: Iterable[Job],
+        codec: Codec,
+        codecs: Mapping[str, Codec],
+        kind: Callable[[str], str],
     ) -> None:
         encodings = dict.fromkeys(each for job in jobs for each in job.encodings)
         self.shares = {each.signal: graph.leaf_weights(each.signal) for each in encodings}
         self.codecs = {
-            name: _codec_of(graph, name, codec, codecs)
+            name: _codec_of(graph, name, codec, codecs, kind)
             for name in dict.fromkeys(each.reader for each in encodings)
         }
         for name, other in self.codecs.items():
@@ -144,6 +155,10 @@ class _Encoder:
         encode = encode_tokens if what.tokens else encode_features
         return encode(self.codecs[what.reader], torch.stack(signals).sum(0))
 
+    def tokens(self, what: Encoding, signals: Tensor) -> Tensor:
+        """Tokens [B, T] of signals as they are."""
+        return encode_tokens(self.codecs[what.reader], signals)
+
     def shape(self, job: Job) -> tuple[int, ...]:
         """Alphabets of the parents, and of the child where it has a token."""
         tokens = [each for each in job.encodings if each.tokens]
@@ -159,7 +174,15 @@ class _Encoder:
         return Moments.from_features(given, heard, shape)
 
 
-def _codec_of(graph: MixingGraph, name: str, codec: Codec, codecs: Mapping[str, Codec]) -> Codec:
+def _codec_of(
+    graph: MixingGraph,
+    name: str,
+    codec: Codec,
+    codecs: Mapping[str, Codec],
+    kind: Callable[[str], str],
+) -> Codec:
+    if isinstance(graph.site(name), Source):
+        return codecs.get(kind(name), codec)
     key = codec_key(graph, name)
     if key is None:
         return codec

@@ -174,10 +174,24 @@ class LinearGaussianTable(FeatureTable):
         constant = self.width * log(2 * pi) + float(least.log().sum())
         return out.add_(constant).mul_(-0.5 * self.power)
 
+    def between(self, features: Tensor, tokens: Sequence[Tensor]) -> Tensor:
+        """As `log_likelihood`, of some tokens int64 [K'] of each of two parents alone: nats
+        [M, K'_1, K'_2], float64. Diagonal."""
+        first, second = (
+            (centre.to(own.device)[own].T[None], spread.to(own.device)[own].T[None])
+            for centre, spread, own in zip(self.centres, self.spreads, tokens, strict=True)
+        )
+        return self.log_density(features, first, second)
+
+    @cached_property
+    def log_highest(self) -> float:
+        """A bound on `log_likelihood`, whatever the feature: nats, float."""
+        constant = self.width * log(2 * pi) + float(self._range[0].log().sum())
+        return -0.5 * self.power * constant
+
     def along(self, features: Tensor) -> Tensor:
         """Features [M, D] along the axes, float64, on their device."""
-        axes = self.axes.to(features.device)
-        return features.to(axes) @ axes
+        return features.double() @ self.axes.to(features.device)
 
     @cached_property
     def _range(self) -> tuple[Tensor, Tensor]:
