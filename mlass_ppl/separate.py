@@ -6,16 +6,19 @@ import hashlib
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._separating.chunks import Memory, check_limit, join, run_chunks
-from ._separating.inputs import check_parts, read_observed
+from ._separating.inputs import check_parts, read_images, read_observed
 from ._separating.loop import TokenLoop, Unseen
 from ._separating.signals import importance
+from ._separating.sound import Sound, lasting, read_waveforms
 from .bundle import Bundle
+from .codecs import AudioCodec
 from .declare import Program, compile_program
 from .errors import ConvergenceWarning, OptionError
 from .estimate import Estimate, Mean
@@ -40,6 +43,7 @@ def separate(
     refine: Refinement | None = None,
     seed: int = 0,
     streams: Sequence[int] | None = None,
+    level: float | None = None,
     batch_size: int = 64,
     memory_limit: float | None = None,
     keep_candidates: bool = False,
@@ -48,17 +52,21 @@ def separate(
 ) -> Separation:
     """Take one or many mixtures apart into the sources of a program.
 
-    mixture: image(s) in [0, 1] as tensor or array [S, S], [1, S, S] or [M, 1, S, S], or a path or
-    list of paths; for a program that observes several signals, such as both channels of a stereo
-    recording, a mapping {observed site: such a signal}. The codec gives the evidence that each
-    observed site declares: tokens, log weights or features.
+    mixture: image(s) in [0, 1] as tensor or array [S, S], [1, S, S] or [M, 1, S, S]; where the
+    bundle's codec is one of sound, waveform(s) [S], [1, S] or [M, 1, S] of any level, at its sample
+    rate and no longer than the priors know; or a path or list of paths. For a program that observes
+    several signals, such as both channels of a stereo recording, a mapping {observed site: such a
+    signal}. The codec gives the evidence that each observed site declares: tokens, log weights or
+    features.
 
     infer: the engine (default Auto()); search: how candidates grow (default SMC(64));
     estimate: how they become one separation (default Mean(), the posterior mean; Nearest() is
     LASS's choice); refine: what follows (default nothing): Learned() by the bundle's network,
     Refine() by gradient steps, or a `Refinement` of one's own. seed, streams: mixture i draws from
     its own random stream (seed, streams[i]), streams 0..M-1 by default, so its result does not
-    depend on what else is in the batch. batch_size: the most mixtures at once; fewer where they
+    depend on what else is in the batch. level: RMS of the recording that waveforms are cut from
+    (default: each one's own); they are separated at the level that the bundle was trained at, and
+    given back at theirs. batch_size: the most mixtures at once; fewer where they
     would take more than memory_limit, in bytes, beside models, tables and results, and half as many
     again, with a notice, where the machine runs out of memory. That changes no result. on_unseen:
     an observed token that no table entry explains is an error, or ("prior") its position is
@@ -80,7 +88,15 @@ def separate(
     engine: Engine = infer if infer is not None else Auto()
     search = search if search is not None else SMC()
     estimate = estimate if estimate is not None else Mean()
-    observed, notices = read_observed(mixture, graph, bundle.codec.signal_shape)
+    codec, sound = bundle.codec, None
+    if isinstance(codec, AudioCodec):
+        given, notices = read_observed(mixture, graph, partial(read_waveforms, codec=codec))
+        sound = Sound.of(given, graph, bundle, level)
+        observed, bundle = sound.into(given, codec.hop), lasting(bundle, sound.length)
+    else:
+        read = partial(read_images, shape=codec.signal_shape)
+        given, notices = read_observed(mixture, graph, read)
+        observed = given
     count = len(observed[graph.observed[0]])
     numbers = list(range(count)) if streams is None else list(streams)
     if len(numbers) != count:
@@ -109,6 +125,8 @@ def separate(
             f"separated {least} at a time. Say batch_size={least}, or a memory_limit, to begin so.",
         )
     merged = join(parts)
+    if sound is not None:
+        merged = sound.out_of(merged)
     seconds = time.perf_counter() - began
     settings = {"infer": engine, "search": search, "estimate": estimate}
     settings |= {"bundle": bundle.name, "seed": seed}
@@ -116,8 +134,9 @@ def separate(
         settings["picked"] = choice.engine
     found = Separation(
         graph=graph,
-        observed=observed,
+        observed=given,
         refined=None,
+        sample_rate=None if sound is None else bundle.codec.sample_rate,  # type: ignore[attr-defined]
         seconds=seconds,
         settings=settings,
         notices=notices + loop.notices(),

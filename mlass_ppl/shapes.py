@@ -3,6 +3,7 @@ library's own default."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from .declare import Program, mix, source
@@ -10,35 +11,45 @@ from .errors import GraphError
 from .evidence import Evidence, Feature, Token
 
 
-def _check(n: int) -> None:
-    if not isinstance(n, int) or n < 2:
-        raise GraphError(f"a mixture has two or more sources, got n={n!r}.")
-
-
-def _sources(n: int, prior: str | None) -> list[Any]:
-    return [source(f"source_{i}", prior=prior) for i in range(1, n + 1)]
+def _names(sources: int | Sequence[str]) -> tuple[list[str], str]:
+    """Names of the sources, and how a program's own name tells them."""
+    if isinstance(sources, int):
+        names = [f"source_{i}" for i in range(1, sources + 1)]
+    elif isinstance(sources, str):
+        raise GraphError(f"expected a number of sources or a list of names, got {sources!r}.")
+    else:
+        names = list(sources)
+    if len(names) < 2:
+        raise GraphError(f"a mixture has two or more sources, got {sources!r}.")
+    return names, str(sources) if isinstance(sources, int) else ", ".join(map(str, names))
 
 
 def joint(
-    n: int, *, prior: str | None = None, evidence: Evidence = Token(), codec: str | None = None
+    sources: int | Sequence[str],
+    *,
+    prior: str | None = None,
+    evidence: Evidence = Token(),
+    codec: str | None = None,
 ) -> Program:
     """One factor p(mixture | source_1, ..., source_n), as in LASS (Postolache et al., 2023).
 
-    Here and below: prior is the key of all sources' prior, evidence what is observed of the
-    mixture, and codec the key of the codec that its tokens are of (default: the sources'). Raises
-    GraphError unless n is at least 2.
+    Here and below: sources is how many there are, named source_1 to source_n, or their names, as
+    ["bass", "drums"]; prior is the key of all sources' prior (default: each one's name, or the
+    bundle's only prior), evidence what is observed of the mixture, and codec the key of the codec
+    that its tokens are of (default: the main one). Raises GraphError on fewer than two sources.
     """
-    _check(n)
+    names, told = _names(sources)
 
     def program() -> Any:
-        return mix("mixture", *_sources(n, prior), evidence=evidence, codec=codec)
+        parts = [source(name, prior=prior) for name in names]
+        return mix("mixture", *parts, evidence=evidence, codec=codec)
 
-    program.__name__ = f"joint({n})"
+    program.__name__ = f"joint({told})"
     return program
 
 
 def chain(
-    n: int,
+    sources: int | Sequence[str],
     *,
     prior: str | None = None,
     evidence: Evidence = Token(),
@@ -52,22 +63,21 @@ def chain(
     sources'). Larger alphabets than the sources' say more of a mixture; that of `codec` costs
     memory alone, that of `inner` multiplies the work as well.
     """
-    _check(n)
+    names, told = _names(sources)
 
     def program() -> Any:
-        partial = source("source_1", prior=prior)
-        for i in range(2, n):
-            added = source(f"source_{i}", prior=prior)
-            partial = mix(f"mix_{i}", partial, added, codec=inner)
-        last = source(f"source_{n}", prior=prior)
+        partial = source(names[0], prior=prior)
+        for i, name in enumerate(names[1:-1], 2):
+            partial = mix(f"mix_{i}", partial, source(name, prior=prior), codec=inner)
+        last = source(names[-1], prior=prior)
         return mix("mixture", partial, last, evidence=evidence, codec=codec)
 
-    program.__name__ = f"chain({n})"
+    program.__name__ = f"chain({told})"
     return program
 
 
 def balanced(
-    n: int,
+    sources: int | Sequence[str],
     *,
     prior: str | None = None,
     evidence: Evidence = Token(),
@@ -76,12 +86,13 @@ def balanced(
 ) -> Program:
     """A binary tree of partial mixtures, as deep as log2 n: of four sources, mix_1_2 and mix_3_4
     make the observed `mixture`. Partial mixtures are named after their first and last source."""
-    _check(n)
+    names, told = _names(sources)
+    n = len(names)
 
     def program() -> Any:
         def branch(first: int, last: int) -> Any:
             if first == last:
-                return source(f"source_{first}", prior=prior)
+                return source(names[first - 1], prior=prior)
             middle = (first + last) // 2
             left, right = branch(first, middle), branch(middle + 1, last)
             if last - first + 1 == n:
@@ -90,45 +101,42 @@ def balanced(
 
         return branch(1, n)
 
-    program.__name__ = f"balanced({n})"
+    program.__name__ = f"balanced({told})"
     return program
 
 
-def star(n: int, *, prior: str | None = None, evidence: Evidence = Token()) -> Program:
+def star(
+    sources: int | Sequence[str], *, prior: str | None = None, evidence: Evidence = Token()
+) -> Program:
     """Independent extractors: one observed site mixture_i for each source, with the table
     p(mixture_i | source_i) averaged over the others; all observe the same signal (MLASS-PE)."""
-    _check(n)
+    names, told = _names(sources)
 
     def program() -> Any:
-        sources = _sources(n, prior)
+        parts = [source(name, prior=prior) for name in names]
         return tuple(
-            mix(
-                f"mixture_{i}",
-                sources[i - 1],
-                hidden=sources[: i - 1] + sources[i:],
-                evidence=evidence,
-            )
-            for i in range(1, n + 1)
+            mix(f"mixture_{i}", part, hidden=parts[: i - 1] + parts[i:], evidence=evidence)
+            for i, part in enumerate(parts, 1)
         )
 
-    program.__name__ = f"star({n})"
+    program.__name__ = f"star({told})"
     return program
 
 
-def additive(n: int, *, prior: str | None = None) -> Program:
+def additive(sources: int | Sequence[str], *, prior: str | None = None) -> Program:
     """One observed feature, linear in n sources: `joint(n)` with `Feature(linear=True)`.
 
     The most that can be said of a mixture's patch given its sources' tokens, from moments of the
     sources alone; `Auto()` answers it for any n. The default of `mlass separate`.
     """
-    program = joint(n, prior=prior, evidence=Feature(linear=True))
-    program.__name__ = f"additive({n})"
+    program = joint(sources, prior=prior, evidence=Feature(linear=True))
+    program.__name__ = f"additive({_names(sources)[1]})"
     return program
 
 
-def fine(n: int, *, prior: str | None = None) -> Program:
+def fine(sources: int | Sequence[str], *, prior: str | None = None) -> Program:
     """The published model done right: a chain of tokens alone, in the mixtures' own alphabets, of
     a bundle's codecs `fine` (observed) and `middle` (partial mixtures)."""
-    program = chain(n, prior=prior, codec="fine", inner="middle")
-    program.__name__ = f"fine({n})"
+    program = chain(sources, prior=prior, codec="fine", inner="middle")
+    program.__name__ = f"fine({_names(sources)[1]})"
     return program

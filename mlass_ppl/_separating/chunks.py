@@ -51,10 +51,11 @@ class Memory:
 
     @classmethod
     def of(cls, plan: Plan, priors: SourcePriors, codec: Codec, search: Search) -> Memory:
-        length, alphabet = tokens_of(codec), codec.alphabet
+        length = tokens_of(codec)
         past = 8.0 * length  # evidence, before and after candidates are resampled
         for key, sources in priors.groups.items():
-            own = 16 * length + _STEP * alphabet + _kept_bytes(priors.priors[key], length)
+            prior = priors.priors[key]
+            own = 16 * length + _STEP * prior.alphabet + _kept_bytes(prior, length)
             past += len(sources) * own
         signals = 4.0 * search.candidates * prod(codec.signal_shape)
         decoding = signals * (_DECODER + 6 * len(plan.graph.sources))

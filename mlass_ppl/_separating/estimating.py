@@ -18,11 +18,12 @@ from .signals import mixed
 
 @dataclass(frozen=True)
 class Estimating:
-    """groups: of interchangeable sources. shares: how much each observed signal counts in a
-    candidate's error. keep: whether the candidates' signals are part of the result."""
+    """codecs: of each source. groups: of interchangeable sources. shares: how much each observed
+    signal counts in a candidate's error. keep: whether the candidates' signals are part of the
+    result."""
 
     graph: MixingGraph
-    codec: Codec
+    codecs: Mapping[str, Codec]
     estimate: Estimate
     groups: Sequence[Sequence[str]]
     shares: Mapping[str, float]
@@ -44,7 +45,9 @@ class Estimating:
         parts = []
         for row in range(len(weights)):
             one = slice(row, row + 1)
-            decoded = {name: self.codec.decode(own[row])[None] for name, own in tokens.items()}
+            decoded = {
+                name: self.codecs[name].decode(own[row])[None] for name, own in tokens.items()
+            }
             errors = self._errors({name: signal[one] for name, signal in observed.items()}, decoded)
             candidates = Candidates(decoded, errors, log_prior[one], weights[one], self.groups)
             chosen = self.estimate.choose(candidates)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,14 @@ def check_parts(**given: Any) -> None:
             raise OptionError(f"{name} takes {_TAKES[name]}; got {value!r}.")
 
 
+Read = Callable[[Any], tuple[Tensor, tuple[str, ...]]]
+"""Signals [M, *signal] of whatever was given, with notices."""
+
+
 def read_observed(
-    mixture: Any, graph: MixingGraph, shape: tuple[int, ...]
+    mixture: Any, graph: MixingGraph, read: Read
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """What is observed at each observed site, {site: float32 [M, *shape]}, with notices.
+    """What is observed at each observed site, {site: float32 [M, *signal]}, with notices.
 
     mixture: one signal (or many) for a program whose observed sites all mix the sources alike; else
     a mapping with the signals of each observed site.
@@ -46,14 +50,14 @@ def read_observed(
                 f"'{graph.name}' observes {' and '.join(map(_listed, groups))}, which mix their "
                 f"sources differently, but one signal was given. Give one for each: {{{given}}}."
             )
-        signals, notices = read_signals(mixture, shape)
+        signals, notices = read(mixture)
         return dict.fromkeys(graph.observed, signals), notices
     check_sites(graph, list(mixture))
     observed: dict[str, Tensor] = {}
     said: list[str] = []
     for name in graph.observed:
         try:
-            observed[name], notices = read_signals(mixture[name], shape)
+            observed[name], notices = read(mixture[name])
         except SignalError as error:
             raise SignalError(f"observed site '{name}': {error}") from error
         said += notices
@@ -63,6 +67,10 @@ def read_observed(
         raise SignalError(
             f"expected as many mixtures at every observed site, in the same order; got {listed}."
         )
+    lengths = {name: list(signals.shape[1:]) for name, signals in observed.items()}
+    if len({tuple(length) for length in lengths.values()}) > 1:
+        listed = ", ".join(f"'{name}': {length}" for name, length in lengths.items())
+        raise SignalError(f"expected signals of one shape at every observed site; got {listed}.")
     return observed, tuple(dict.fromkeys(said))
 
 
@@ -86,7 +94,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def read_signals(mixture: Any, shape: tuple[int, ...]) -> tuple[Tensor, tuple[str, ...]]:
+def read_images(mixture: Any, shape: tuple[int, ...]) -> tuple[Tensor, tuple[str, ...]]:
     """Mixtures float32 [M, *shape] in [0, 1], from whatever was given, with notices."""
     if isinstance(mixture, (str, Path)):
         return _read_files([mixture], shape)

@@ -55,7 +55,8 @@ class TokenLoop:
     ) -> None:
         self.graph, self.search, self.on_unseen = graph, search, on_unseen
         groups = interchangeable(graph, bundle.prior_key)
-        self._estimated = Estimating(graph, bundle.codec, estimate, groups, shares, keep)
+        codecs = {name: bundle.codec_of(graph, name) for name in graph.sources}
+        self._estimated = Estimating(graph, codecs, estimate, groups, shares, keep)
         self.observer = Observer(graph, bundle)
         self.plan: Plan = engine.plan(graph, bundle.tables(graph, engine.factors(graph)))
         self.priors = SourcePriors(graph, bundle)

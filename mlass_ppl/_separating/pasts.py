@@ -30,8 +30,9 @@ class SourcePriors:
             self.groups.setdefault(bundle.prior_key(graph, source), []).append(source)
         self.priors: Mapping[str, Prior] = {key: bundle.priors[key] for key in self.groups}
         self.labels = {key: _labels(graph, group) for key, group in self.groups.items()}
-        alphabet, length = bundle.codec.alphabet, tokens_of(bundle.codec)
+        length = tokens_of(bundle.codec)
         for key, prior in self.priors.items():
+            alphabet = bundle.codecs.get(key, bundle.codec).alphabet
             if prior.alphabet != alphabet:
                 raise PriorError(
                     f"prior '{key}' has {prior.alphabet} tokens, the codec {alphabet}: "

@@ -1,5 +1,8 @@
 """Codecs: signals to tokens and back."""
 
+from .audio import AudioVQ as AudioVQ
+from .audio import AudioVQConfig as AudioVQConfig
+from .audio_base import AudioCodec as AudioCodec
 from .base import Codec as Codec
 from .base import FeatureCodec as FeatureCodec
 from .base import SoftCodec as SoftCodec

@@ -39,15 +39,18 @@ class BP(Engine):
     expects; kept are those that cover this share of the mass of each one's prior. Much faster where
     alphabets are large and priors peaked; log evidence is then a lower bound, and `posterior.lost`
     bounds what it lacks. Where the kept tokens cannot explain some candidate at all, all of them
-    are taken.
+    are taken. keep: the same with this many tokens of each source: the most promising by the priors
+    of a mixture's candidates and, under linear features, by what is heard as well. That is what
+    large alphabets under features want: an onset is a surprise to the priors.
 
     Refuses a graph with a cycle by naming it. Raises OptionError unless cover is above 0 and at
-    most 1, or None for all tokens.
+    most 1, or None, keep a whole number of at least 1, or None, and one of them None.
     """
 
     draw: Literal["joint", "marginals"] = "joint"
     dense_limit: float = 2**28
     cover: float | None = None
+    keep: int | None = None
 
     def __post_init__(self) -> None:
         if self.draw not in ("joint", "marginals"):
@@ -61,20 +64,32 @@ class BP(Engine):
                 f"at most 1, as 0.999, or None to keep all tokens; got {cover!r}."
             )
 
+        keep = self.keep
+        if keep is not None and (isinstance(keep, bool) or not isinstance(keep, int) or keep < 1):
+            raise OptionError(
+                f"BP(keep=...) is how many tokens of each source are kept, a whole number of at "
+                f"least 1, or None to keep all; got {keep!r}."
+            )
+        if cover is not None and keep is not None:
+            raise OptionError(
+                f"BP takes cover=... or keep=..., not both; got cover={cover!r} and keep={keep!r}."
+            )
+
     def __repr__(self) -> str:
-        cover = "" if self.cover is None else f", cover={self.cover!r}"
-        return f"BP(draw={self.draw!r}, dense_limit={self.dense_limit!r}{cover})"
+        more = {"cover": self.cover, "keep": self.keep}
+        said = "".join(f", {name}={value!r}" for name, value in more.items() if value is not None)
+        return f"BP(draw={self.draw!r}, dense_limit={self.dense_limit!r}{said})"
 
     def plan(self, graph: MixingGraph, tables: Mapping[str, AnyTable]) -> BPPlan | CoverPlan:
         whole = BPPlan(self, graph, tables)
-        if self.cover is None:
+        if self.cover is None and self.keep is None:
             return whole
         from .cover import CoverPlan
 
-        return CoverPlan(whole, self.cover)
+        return CoverPlan(whole)
 
     def is_exact(self, graph: MixingGraph) -> bool:
-        return self.draw == "joint" and self.cover is None and graph.is_tree
+        return self.draw == "joint" and self.cover is self.keep is None and graph.is_tree
 
 
 class BPPlan(MessagePlan):

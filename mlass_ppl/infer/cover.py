@@ -1,4 +1,4 @@
-"""Belief propagation between the tokens that cover most of every prior."""
+"""Belief propagation between the tokens that matter: most of every prior, or the promising ones."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..tables.linear import LinearGaussianTable
 from .base import AnyTable, Plan
 from .bp import BP, BPPlan, BPPosterior
 from .cost import Cost
 from .covered import CoverPosterior, Part
 from .cut import Cutter
-from .position import Position
+from .position import Position, check_feature, log_likelihood
+from .promising import Promising
 
 _NEVER = float("-inf")
 
@@ -25,12 +27,21 @@ class CoverPlan(Plan):
 
     engine: BP
 
-    def __init__(self, whole: BPPlan, cover: float) -> None:
+    def __init__(self, whole: BPPlan) -> None:
         self.engine, self.graph, self.tables, self.seen = (
             whole.engine, whole.graph, whole.tables, whole.seen
         )  # fmt: skip
-        self.sizes, self.whole, self._cover = whole.sizes, whole, cover
+        self.sizes, self.whole = whole.sizes, whole
         self._cutter = Cutter(whole.graph, whole.tables)
+        # Their densities are made for the kept tokens alone.
+        self._adding = {
+            name: table
+            for name, table in whole.tables.items()
+            if isinstance(table, LinearGaussianTable) and table.diagonal and len(table.means) == 2
+        }
+        self._promising = None
+        if self.engine.keep is not None:
+            self._promising = Promising(whole.graph, whole.tables, self._adding)
 
     @property
     def cost(self) -> Cost:
@@ -40,8 +51,11 @@ class CoverPlan(Plan):
     def __str__(self) -> str:
         _, *lines = str(self.whole).splitlines()
         title = f"{self.engine!r} on {self.graph.name}: messages from the leaves up, a lower bound"
-        note = f"  so much for all tokens; a mixture takes those that cover {self._cover:.6g} of "
-        return "\n".join([title, *lines, f"{note}each prior, and what they reach"])
+        which = f"those that cover {self.engine.cover} of each prior"
+        if self.engine.keep is not None:
+            which = f"the {self.engine.keep} most promising of each source"
+        note = f"  so much for all tokens; a mixture takes {which}, and what they reach"
+        return "\n".join([title, *lines, note])
 
     def position(
         self,
@@ -49,8 +63,13 @@ class CoverPlan(Plan):
         evidence: Mapping[str, Tensor],
         tables: Mapping[str, AnyTable] | None = None,
     ) -> Position:
+        """As of every plan, but without the densities of tables that add up moments."""
+        if tables is None:
+            tables = {n: table for n, table in self.tables.items() if n not in self._adding}
         position = self.whole.position(log_priors, evidence, tables)
         self.sizes = self.whole.sizes
+        for name, table in self._adding.items():
+            check_feature(name, table, evidence[name], position.shape[0])
         return position
 
     def posterior(
@@ -59,18 +78,30 @@ class CoverPlan(Plan):
         position = self.position(log_priors, evidence)
         lost = position.like.new_full(position.shape, _NEVER, dtype=torch.float64)
         parts = []
+        device = position.like.device
+        heard = {name: evidence[name].double().to(device) for name in self._adding}
         for mixture in range(position.shape[0]):
             own = _of_mixture(position, mixture)
+            features = {name: feature[mixture : mixture + 1] for name, feature in heard.items()}
             logs = {name: own.unary[name] for name in self.graph.sources}
-            masks = {name: covering(log, self._cover) for name, log in logs.items()}
+            masks = self._masks(logs, features)
             dropped = log_dropped(logs, masks) + self._log_highest(own)
-            part = self._part(own, masks)
+            part = self._part(own, masks, features)
             if ((part.answer.log_evidence[0] == _NEVER) & (dropped > _NEVER)).any():
-                part = self._all(own)
+                part = self._all(own, features)
             else:
                 lost[mixture] = dropped
             parts.append(part)
         return CoverPosterior(self, position, parts, lost)
+
+    def _masks(
+        self, logs: Mapping[str, Tensor], features: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The sources' tokens to keep for one mixture, {source: bool [K]}."""
+        if self._promising is not None and (keep := self.engine.keep) is not None:
+            return self._promising.masks(logs, features, keep)
+        cover = 1.0 if self.engine.cover is None else self.engine.cover
+        return {name: covering(log, cover) for name, log in logs.items()}
 
     def _log_highest(self, position: Position) -> Tensor:
         """Logarithm of a bound on p(evidence | sources) over all tuples of these, [R].
@@ -83,10 +114,15 @@ class CoverPlan(Plan):
             top += position.unary[name].amax(-1)
         for log in position.likelihood.values():
             top += log.amax()
+        for table in self._adding.values():
+            top += table.log_highest
         return top
 
-    def _part(self, position: Position, masks: Mapping[str, Tensor]) -> Part:
-        """The answer for one mixture. masks: of the sources, bool [K]."""
+    def _part(
+        self, position: Position, masks: Mapping[str, Tensor], features: Mapping[str, Tensor]
+    ) -> Part:
+        """The answer for one mixture. masks: of the sources, bool [K]. features: {factor: [1, D]}
+        where the densities are still to be made."""
         allowed = {name: torch.ones(size, dtype=torch.bool) for name, size in self.sizes.items()}
         for name, log in position.unary.items():
             allowed[name] = masks.get(name, (log > _NEVER).any(0)).cpu()
@@ -98,7 +134,13 @@ class CoverPlan(Plan):
         kept = {name: tokens.to(position.like.device) for name, tokens in kept.items()}
         likelihood = {}
         for factor in self.graph.factors:
-            if factor.feature:
+            if factor.name in features:
+                own = [kept[name] for name in factor.parents]
+                table = self._adding[factor.name]
+                likelihood[factor.name] = table.between(features[factor.name], own).to(
+                    position.like
+                )
+            elif factor.feature:
                 log = position.likelihood[factor.name]
                 for axis, name in enumerate(factor.parents, 1):
                     log = log.index_select(axis, kept[name])
@@ -111,9 +153,14 @@ class CoverPlan(Plan):
         )
         return Part(kept, BPPosterior(plan, small))
 
-    def _all(self, position: Position) -> Part:
+    def _all(self, position: Position, features: Mapping[str, Tensor]) -> Part:
         """The answer for one mixture between all tokens."""
         device = position.like.device
+        likelihood = dict(position.likelihood)
+        for name, feature in features.items():
+            log = log_likelihood(name, self._adding[name], feature, 1)
+            likelihood[name] = log.to(position.like)
+        position = replace(position, likelihood=likelihood)
         every = {name: torch.arange(size, device=device) for name, size in self.sizes.items()}
         return Part(every, BPPosterior(self.whole, position))
 
