@@ -77,6 +77,9 @@ from .shapes import chain as chain
 from .shapes import fine as fine
 from .shapes import joint as joint
 from .shapes import star as star
+from .songs import Song as Song
+from .songs import StemFiles as StemFiles
+from .songs import separate_song as separate_song
 from .tables import Additive as Additive
 from .tables import BackOff as BackOff
 from .tables import CellMoments as CellMoments

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -11,32 +10,43 @@ import typer
 
 from ..errors import OptionError
 from ._bytes import MemoryLimit, bytes_from
-from ._common import console, engine_from_name, say, sentences, settle_threads, shape_for
+from ._common import engine_from_name, sentences, settle_threads, shape_for
 from ._estimate import Name as Estimate
 from ._estimate import estimate_from
+from ._evaluate_run import check_files, run_evaluation
+from ._evaluate_sound import ENGINES, SOUND, postfilter_from, stem_methods, stimuli_from
 from ._refine import Name as Refine
 from ._refine import check_name, refinement_from
 from ._search import Name, Temperature, TopK, TopP, search_from
 
 if TYPE_CHECKING:
     from ..data import Split
-    from ..evaluate import Evaluation, Method
+    from ..evaluate import Method, Stimuli
+
+_ENGINES = ("auto", "tokens", "extractor")
 
 
 def evaluate(
-    bundle: Annotated[str, typer.Argument(help="Name or folder of a bundle.")],
-    sources: Annotated[list[int], typer.Option(help="Numbers of sources in a mixture.")] = [2, 3],  # noqa: B006
-    infer: Annotated[
-        list[str],
-        typer.Option(
-            help="Engines: auto (linear features), tokens (fine alphabets), and with the published "
-            "model exact, bp, bp-marginals, extractor."
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="Name or folder of a bundle of images, for MNIST; or a data set of sound: slakh, "
+            "stems (a folder a song, a file a stem) or fsdd, for --bundle."
         ),
-    ] = [  # noqa: B006
-        "auto",
-        "tokens",
-        "extractor",
     ],
+    sources: Annotated[
+        list[int] | None,
+        typer.Option(help="Numbers of sources in a mixture (default: 2 3, or that of --stems)."),
+    ] = None,
+    infer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Engines of images: auto (linear features), tokens (fine alphabets), and with the "
+            "published model exact, bp, bp-marginals, extractor (default: auto tokens extractor). "
+            "Of sound: auto, bp, exact, truncated, loopy on linear features, tokens, tokens-exact, "
+            "extractor on tokens (default: auto bp)."
+        ),
+    ] = None,
     num: Annotated[int, typer.Option(help="Mixtures, from the first on.")] = 1000,
     search: Name = "smc",
     candidates: Annotated[
@@ -45,18 +55,38 @@ def evaluate(
     temperature: Temperature = "1",
     top_k: TopK = None,
     top_p: TopP = None,
-    pairing_seed: Annotated[int, typer.Option(help="Seed of the pairing (references: 100).")] = 100,
+    pairing_seed: Annotated[
+        int | None,
+        typer.Option(help="Seed of the pairing (default: 100, as the references), of sound 0."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of sampling and of the bootstrap.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Mixtures separated at once.")] = 64,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Mixtures separated at once (default: 64, of sound 8).")
+    ] = None,
     estimate: Estimate = "mean",
     refine: Refine = "auto",
     refine_steps: Annotated[int, typer.Option(help="Steps of a refinement by descent.")] = 500,
     prior_floor: Annotated[
         bool, typer.Option(help="Also run the priors without any likelihood, as floor:prior.")
     ] = True,
-    split: Annotated[str, typer.Option(help="Images to mix: test or validation.")] = "test",
+    split: Annotated[str, typer.Option(help="What to mix: test or validation.")] = "test",
     data_root: Annotated[
-        Path | None, typer.Option(help="Folder of MNIST's idx files (default: $MLASS_DATA).")
+        Path | None,
+        typer.Option(help="Folder of the data (default: $MLASS_DATA for MNIST and fsdd)."),
+    ] = None,
+    bundle: Annotated[
+        str | None, typer.Option(help="Bundle of sound (default: band; for fsdd speakers).")
+    ] = None,
+    stems: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Stems (or speakers) in their order; n sources are the first n. Default: those of "
+            "the bundle, first bass, drums, piano, guitar."
+        ),
+    ] = None,
+    baseline: Annotated[
+        list[Path] | None,
+        typer.Option(help="JSON files with another separator's scores of the same chunks."),
     ] = None,
     run_dir: Annotated[
         Path | None,
@@ -78,39 +108,63 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Separate mixtures of MNIST digits and print PSNR beside floors, ceilings and published rows.
+    """Separate mixtures and print their scores beside floors, ceilings and published rows.
 
-    Mixture i is the mean of image i and of its partners under a fixed permutation. Records of every
-    mixture are kept in the run directory; an interrupted run goes on there.
+    Of images, mixture i is the mean of MNIST's image i and of its partners under a fixed
+    permutation, scored by PSNR. Of sound it is the mean of stems that sound together, or of one
+    recording of each speaker, scored by SDR and its kin, before and after a Wiener filter. Records
+    of every mixture are kept in the run directory; an interrupted run goes on there.
     """
     with sentences():
         settle_threads()
         check_name(refine)
-        methods = _methods(infer, bytes_from(exact_memory, "--exact-memory"), prior_floor)
+        sound = data in SOUND
+        memory = bytes_from(exact_memory, "--exact-memory")
+        if sound:
+            methods = stem_methods(infer or ENGINES, memory, prior_floor)
+        else:
+            methods = _methods(infer or _ENGINES, memory, prior_floor)
         limit = bytes_from(memory_limit, "--memory-limit")
-        for path in (json_file, markdown_file):
-            if path is not None and path.is_dir():
-                raise OptionError(f"{path} is a folder; expected the name of a file to write.")
+        check_files(json_file, markdown_file)
         if split not in ("test", "validation"):
             raise OptionError(f"--split must be test or validation, not '{split}'.")
+        if not sound and (bundle or stems or baseline):
+            raise OptionError(
+                f"--bundle, --stems and --baseline are of sound: of {', '.join(SOUND)}, not of "
+                f"'{data}'."
+            )
         from ..evaluate import Evaluation
 
+        default = [len(stems)] if stems else [2, 3]
         evaluation = Evaluation(
             methods=methods,
             search=search_from(search, candidates, temperature, top_k, top_p),
+            refine=postfilter_from(refine) if sound else None,
             estimate=estimate_from(estimate),
-            sources=tuple(sources),
+            sources=tuple(sources or default),
             num=num,
-            pairing_seed=pairing_seed,
+            pairing_seed=(0 if sound else 100) if pairing_seed is None else pairing_seed,
             seed=seed,
-            batch_size=batch_size,
+            batch_size=(8 if sound else 64) if batch_size is None else batch_size,
             split=cast("Split", split),
         )
-        given = (refine, refine_steps)
-        _run(evaluation, bundle, given, limit, data_root, run_dir, json_file, markdown_file)
+        from dataclasses import replace
+
+        from ..bundle import load
+
+        loaded = load((bundle or SOUND[data]) if sound else data)
+        stimuli: Stimuli
+        if sound:
+            stimuli = stimuli_from(data, loaded, data_root, split, stems or (), baseline or ())
+        else:
+            evaluation = replace(evaluation, refine=refinement_from(refine, loaded, refine_steps))
+            stimuli = _images(split, data_root)
+        run_evaluation(evaluation, loaded, stimuli, limit, run_dir, json_file, markdown_file)
 
 
-def _methods(names: list[str], exact_memory: float | None, prior_floor: bool) -> tuple[Method, ...]:
+def _methods(
+    names: Sequence[str], exact_memory: float | None, prior_floor: bool
+) -> tuple[Method, ...]:
     from dataclasses import replace
 
     from .. import shapes
@@ -130,72 +184,8 @@ def _methods(names: list[str], exact_memory: float | None, prior_floor: bool) ->
     return (*floor, *methods)
 
 
-def _run(
-    evaluation: Evaluation,
-    bundle: str,
-    refine: tuple[str, int],
-    memory_limit: float | None,
-    data_root: Path | None,
-    run_dir: Path | None,
-    json_file: Path | None,
-    markdown_file: Path | None,
-) -> None:
-    from dataclasses import replace
-    from functools import partial
-
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    from ..bundle import load
+def _images(split: str, data_root: Path | None) -> Stimuli:
     from ..data import mnist_images
-    from ..evaluate import Pipeline, config_hash, save
-    from ..evaluate import evaluate as run
+    from ..evaluate import ImageStimuli
 
-    loaded = load(bundle)
-    evaluation = replace(evaluation, refine=refinement_from(refine[0], loaded, refine[1]))
-    images = mnist_images(evaluation.split, data_root)
-    if run_dir is None:
-        run_dir = Path("runs") / config_hash(evaluation.describe(loaded, images))
-    pipeline = Pipeline.default()
-    separate = partial(pipeline.separate, memory_limit=memory_limit)  # which no record depends on
-    bars: dict[str, Any] = {}
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} mixtures"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    try:
-        with Progress(*columns, console=console(stderr=True)) as progress:
-
-            def update(label: str, done: float, total: int) -> None:
-                if label not in bars:
-                    bars[label] = progress.add_task(label, total=total)
-                progress.update(bars[label], completed=done)
-
-            report = run(
-                evaluation,
-                loaded,
-                images,
-                run_dir,
-                command=shlex.join(["mlass", *sys.argv[1:]]),
-                progress=update,
-                notice=lambda line: progress.console.print(line, style="yellow", markup=False),
-                pipeline=replace(pipeline, separate=separate),
-            )
-    except KeyboardInterrupt:
-        say(f"Interrupted. The same command goes on with what {run_dir} holds.", stderr=True)
-        raise typer.Exit(130) from None
-    files = (run_dir / "report.json", run_dir / "report.md"), (json_file, markdown_file)
-    for json_path, markdown_path in files:
-        save(report, json_file=json_path, markdown_file=markdown_path)
-    out = console()
-    width = out.width if out.is_terminal else max(out.width, 160)
-    for part in report.tables(width):
-        out.print(part, width=width)
+    return ImageStimuli(mnist_images(cast("Split", split), data_root))

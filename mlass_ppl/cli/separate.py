@@ -1,30 +1,38 @@
-"""`mlass separate`: image files of mixed digits in, a folder of separated sources for each out."""
+"""`mlass separate`: files of mixtures in, images or sound, a folder of sources for each out."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ..errors import MlassError, SignalError, UnseenToken
+from ..errors import OptionError
 from ._bytes import MemoryLimit, bytes_from
-from ._common import ENGINES, SHAPES, console, progress_bar, say, sentences, settle_threads
+from ._common import ENGINES, SHAPES, sentences, settle_threads
 from ._estimate import Name as Estimate
-from ._job import Images, Job, make_job
+from ._images import ImageRun
+from ._job import make_job
 from ._refine import Name as Refine
 from ._search import Name, Temperature, TopK, TopP, search_from
-
-if TYPE_CHECKING:
-    from ._tracks import Track
-
-_AT_ONCE = 16  # files separated together; each group is on disk before the next begins
+from ._songs import SOUND_SUFFIXES, SongRun
+from ._songs_job import make_song_job, takes_sound
+from ._songs_options import (
+    BatchSize,
+    Clip,
+    Float32,
+    Postfilter,
+    Residual,
+    SongOptions,
+    Suffix,
+    TwoStems,
+)
 
 
 def separate(
     paths: Annotated[
-        list[Path] | None, typer.Argument(help="Image files and folders of them.")
+        list[Path] | None, typer.Argument(help="Image or sound files and folders of them.")
     ] = None,
     mixture: Annotated[
         list[str] | None,
@@ -33,13 +41,22 @@ def separate(
             "signals; again for each further mixture."
         ),
     ] = None,
-    bundle: Annotated[str, typer.Option(help="Name or folder of a bundle.")] = "mnist",
+    bundle: Annotated[
+        str, typer.Option(help="Name or folder of a bundle; it says whether files are images.")
+    ] = "mnist",
     sources: Annotated[
-        int | None, typer.Option(help="Number of sources in each mixture (default: 2).")
+        list[str] | None,
+        typer.Option(
+            help="Images: the number of sources in each mixture (default: 2). Sound: the names of "
+            "the stems, as bass drums (default: all that the bundle has)."
+        ),
     ] = None,
     program: Annotated[
         str | None,
-        typer.Option(help=f"Python file with a mixing program, or {', '.join(SHAPES)}."),
+        typer.Option(
+            help=f"Python file with a mixing program, or {', '.join(SHAPES)} (default: the one "
+            "that the engine was made for)."
+        ),
     ] = None,
     infer: Annotated[str, typer.Option(help=f"Engine: {', '.join(ENGINES)}.")] = "auto",
     search: Name = "smc",
@@ -56,152 +73,80 @@ def separate(
     estimate: Estimate = "mean",
     refine: Refine = "auto",
     on_unseen: Annotated[
-        str, typer.Option(help="Tokens that no table has seen: error, or prior to skip them.")
-    ] = "error",
+        str | None,
+        typer.Option(
+            help="Tokens that no table has seen: error (default for images), or prior to skip "
+            "them (default for sound)."
+        ),
+    ] = None,
     memory_limit: MemoryLimit = None,
+    two_stems: TwoStems = None,
+    residual: Residual = False,
+    postfilter: Postfilter = None,
+    float32: Float32 = None,
+    clip: Clip = None,
+    suffix: Suffix = None,
+    batch_size: BatchSize = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out/separated"),
     force: Annotated[
         bool, typer.Option("--force", help="Write again what an earlier run finished.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed; a file's result depends on it alone.")] = 0,
 ) -> None:
-    """Separate image files of any size into their sources.
+    """Separate files into their sources: images of any size, or songs, as the bundle is.
 
-    Every mixture gets a folder below --out with {source}.png, mixture.png, grid.png and facts.json.
-    Folders that an earlier run finished are kept. A file that cannot be read or separated is
-    reported and does not stop the others; the exit code is then 1. With --keep, the candidates
-    nearest to the mixture go to folders 1/, 2/... below the mixture's, as decoded, not refined.
+    Every mixture gets a folder below --out with its sources and facts.json. Folders that an earlier
+    run finished are kept. A file that cannot be read or separated is reported and does not stop the
+    others; the exit code is then 1.
+
+    Images give {source}.png, mixture.png and grid.png. With --keep, the candidates nearest to the
+    mixture go to folders 1/, 2/... below the mixture's, as decoded, not refined.
+
+    Sound (WAV, FLAC, OGG, MP3 of any length, rate, mono or stereo) gives {stem}.wav at the song's
+    own rate, length and level.
     """
     with sentences():
         settle_threads()
         grow = search_from(search, candidates, temperature, top_k, top_p)
-        job = make_job(
-            bundle, sources, program, infer, grow, estimate, refine, on_unseen, seed, keep
-        )
         limit = bytes_from(memory_limit, "--memory-limit")
-        job = replace(job, options={**job.options, "memory_limit": limit})
-        run = _Run(job, out, force, keep or 0)
-        run.go(paths or [], mixture or [])
-    if run.failed:
+        given = SongOptions(two_stems, residual, postfilter, float32, clip, suffix, batch_size)
+        if takes_sound(bundle):
+            if mixture or keep is not None:
+                raise OptionError(
+                    f"--mixture and --keep are for images, and bundle '{bundle}' is of sound."
+                )
+            songs = make_song_job(
+                bundle, sources, program, infer, grow, estimate, refine, on_unseen, seed, limit,
+                given,
+            )  # fmt: skip
+            failed = SongRun(songs, out, force, given).go(paths or [])
+        else:
+            given.check_unused(bundle)
+            number, rest = _number(sources)
+            job = make_job(
+                bundle, number, program, infer, grow, estimate, refine, on_unseen or "error", seed,
+                keep,
+            )  # fmt: skip
+            for path in paths or []:
+                if path.suffix.lower() in SOUND_SUFFIXES:
+                    raise OptionError(
+                        f"'{path}' is sound, and bundle '{bundle}' is of images. Name a bundle of "
+                        "sound with --bundle."
+                    )
+            job = replace(job, options={**job.options, "memory_limit": limit})
+            failed = ImageRun(job, out, force, keep or 0).go([*(paths or []), *rest], mixture or [])
+    if failed:
         raise typer.Exit(1)
 
 
-@dataclass
-class _Run:
-    job: Job
-    out: Path
-    force: bool
-    keep: int
-    failed: list[str] = field(default_factory=list)
-    written: list[tuple[Track, dict[str, Any]]] = field(default_factory=list)
-
-    def go(self, paths: list[Path], mixtures: list[str]) -> None:
-        from ._tracks import sets_of, tracks_for
-
-        sets = sets_of(mixtures, self.job.graph, len(paths))
-        waiting = []
-        for track in tracks_for(sets or self._files(paths), self.out):
-            if track.done and not self.force:
-                say(f"kept {track.folder} (--force separates it again)")
-            else:
-                waiting.append(track)
-        read = [(track, images) for track in waiting if (images := self._read(track))]
-        groups = [read[i : i + _AT_ONCE] for i in range(0, len(read), _AT_ONCE)]
-        if groups:
-            with progress_bar(len(groups)) as piece:
-                for group in groups:
-                    names = f"{group[0][0].folder.name} ({len(group)} files)"
-                    self._separate(group, piece(names if len(group) > 1 else names.split(" (")[0]))
-        self._summary()
-
-    def _files(self, paths: list[Path]) -> list[Path]:
-        from ..data.images import image_files
-        from ._tracks import FACTS
-
-        files: dict[Path, Path] = {}
-        for path in paths:
-            try:
-                for file in image_files([path]):
-                    # what an earlier run wrote into a folder that is given is no mixture
-                    if file == path or not (file.parent / FACTS).is_file():
-                        files.setdefault(file.resolve(), file)
-            except SignalError as error:
-                self._fail(path, error)
-        return list(files.values())
-
-    def _read(self, track: Track) -> Images | None:
-        """The images of a mixture by observed site, or None where one cannot be read."""
-        from ..data.images import read_image
-
-        size = self.job.bundle.codec.signal_shape[-2:]
-        images = {}
-        for site, file in track.files.items():
-            try:
-                images[site] = read_image(file, tuple(size))
-            except SignalError as error:
-                self._fail(file, error)
-                return None
-            for notice in images[site].notices:
-                say(f"{file}: {notice}", style="yellow")
-        return images
-
-    def _separate(self, group: list[tuple[Track, Images]], progress: Any) -> None:
-        try:
-            found = self.job([images for _, images in group], progress)
-        except (UnseenToken, SignalError) as error:
-            if len(group) == 1:
-                self._fail(group[0][0], error)
-            else:  # one of them cannot be separated: find out which
-                for one in group:
-                    self._separate([one], progress)
-            return
-        from ._tracks import write_track
-
-        for row, (track, images) in enumerate(group):
-            facts = {**self.job.facts, **_evidence(found, row)}
-            several = len(images) > 1
-            notices = [
-                f"{site}: {notice}" if several else notice
-                for site, image in images.items()
-                for notice in image.notices
-            ]
-            facts = write_track(track, found, row, facts, notices=notices, keep=self.keep)
-            self.written.append((track, facts))
-
-    def _fail(self, what: Path | Track, error: MlassError) -> None:
-        self.failed.append(str(what))
-        say(f"{type(error).__name__}: {error}", style="red", stderr=True)
-
-    def _summary(self) -> None:
-        if self.written:
-            from rich.markup import escape
-            from rich.table import Table
-
-            title = f"{self.job.graph.name}, {self.job.facts['engine']}"
-            table = Table(title=escape(title))
-            table.add_column("written", overflow="fold")
-            table.add_column("mixture PSNR", justify="right")
-            table.add_column("log evidence", justify="right")
-            table.add_column("tokens ruled out", justify="right")
-            for track, facts in self.written:
-                psnr = _decibel(facts["mixture_error"])
-                nats = f"{facts['evidence_nats']:.1f} nats"
-                table.add_row(escape(str(track.folder)), psnr, nats, str(facts["ruled_out"]))
-            console().print(table)
-        if self.failed:
-            say(f"{len(self.failed)} not separated: {', '.join(self.failed)}", style="red",
-                stderr=True)  # fmt: skip
-
-
-def _evidence(found: Any, row: int) -> dict[str, Any]:
-    """Log evidence of the chosen candidate over the tokens that its tables allow, and how many
-    they rule out."""
-    nats = found.evidence[row, int(found.chosen[row])]
-    allowed = nats.isfinite()
-    return {"evidence_nats": float(nats[allowed].sum()), "ruled_out": int((~allowed).sum())}
-
-
-def _decibel(error: float) -> str:
-    from math import log10
-
-    return f"{-10 * log10(max(error, 1e-10)):.1f} dB"
+def _number(sources: list[str] | None) -> tuple[int | None, list[Path]]:
+    """The number that `--sources` gives for images, and the files that stand behind it."""
+    if not sources:
+        return None, []
+    try:
+        return int(sources[0]), list(map(Path, sources[1:]))
+    except ValueError as error:
+        raise OptionError(
+            f"--sources takes the number of sources of an image, got '{sources[0]}'. Names of "
+            "stems are for bundles of sound: name one with --bundle."
+        ) from error

@@ -1,4 +1,4 @@
-"""Pictures: mixing graphs, separations, reports. matplotlib is imported when one is drawn."""
+"""Pictures of graphs, separations, sounds and reports. matplotlib is imported when one is drawn."""
 
 from .graph import draw_graph as draw_graph
 from .graph import graph_svg as graph_svg
@@ -13,3 +13,4 @@ from .report import write_report as write_report
 from .separation import draw_candidates as draw_candidates
 from .separation import draw_estimates as draw_estimates
 from .separation import draw_separation as draw_separation
+from .spectrogram import draw_spectrograms as draw_spectrograms
