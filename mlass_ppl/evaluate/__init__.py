@@ -6,6 +6,7 @@ from .directory import RunDirectory as RunDirectory
 from .directory import config_hash as config_hash
 from .harness import Pipeline as Pipeline
 from .harness import evaluate as evaluate
+from .images import ImageStimuli as ImageStimuli
 from .metrics import PSNR_CEILING as PSNR_CEILING
 from .metrics import Assignment as Assignment
 from .metrics import best_permutation as best_permutation
@@ -21,12 +22,16 @@ from .published import Published as Published
 from .published import published as published
 from .records import Record as Record
 from .records import Score as Score
+from .records import StemScore as StemScore
 from .report import Report as Report
 from .report import save as save
 from .rows import Row as Row
+from .rows import Scheme as Scheme
+from .rows import StemRow as StemRow
 from .rows import rows_from_records as rows_from_records
 from .statistics import Paired as Paired
 from .statistics import Summary as Summary
 from .statistics import bootstrap as bootstrap
 from .statistics import compare as compare
 from .statistics import summarise as summarise
+from .stimuli import Stimuli as Stimuli

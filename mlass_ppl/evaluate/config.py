@@ -6,27 +6,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from .._version import __version__
 from ..data import Split
 from ..errors import OptionError
 from ..estimate import Nearest
 from ..infer.base import Engine
-from .protocol import split_hash
 from .provenance import bundle_hash
+from .stimuli import Stimuli
 
 
 @dataclass(frozen=True)
 class Method:
     """A row of its own: an engine on the program that it separates n sources with.
 
-    `shape` makes the program of n sources (`mlass_ppl.joint`, `chain`, `star`), `infer` is the
-    engine; both stand in the configuration under their own names.
+    `shape` makes the program of n sources or of named ones (`mlass_ppl.joint`, `chain`, `star`),
+    `infer` is the engine; both stand in the configuration under their own names.
     """
 
     name: str
-    shape: Callable[[int], Callable[..., Any]]
+    shape: Callable[[Any], Callable[..., Any]]
     infer: Engine
 
     def describe(self) -> str:
@@ -39,7 +37,7 @@ class Evaluation:
 
     `sources` numbers of sources, `methods` the rows to separate with, `search` and `refine` as
     `separate` takes them (`refine=None`: raw rows alone), `estimate` too, `num` mixtures from the
-    first on, `candidates` what `search` draws, `batch_size` mixtures at once: it changes no score.
+    first on, `batch_size` mixtures at once: it changes no score. `pairing_seed` draws the mixtures.
     Positions whose mixture token the tables never saw fall back to the prior; the rows count them.
     """
 
@@ -69,14 +67,14 @@ class Evaluation:
         if self.seed < 0 or self.pairing_seed < 0:
             raise OptionError(f"seeds must be 0 or more, not {self.seed} and {self.pairing_seed}.")
 
-    def describe(self, bundle: Any, images: Tensor) -> dict[str, Any]:
+    def describe(self, bundle: Any, stimuli: Stimuli) -> dict[str, Any]:
         """The configuration as JSON; a run directory belongs to exactly one."""
         return {
             "version": __version__,
             "bundle": bundle.name,
             "bundle_sha256": bundle_hash(bundle),
             "split": self.split,
-            "split_sha256": split_hash(images),
+            **stimuli.describe(bundle),
             "sources": list(self.sources),
             "methods": {method.name: method.describe() for method in self.methods},
             "search": repr(self.search),

@@ -62,8 +62,9 @@ class RunDirectory:
         return tuple(self._records.values())
 
     def missing(self, sources: int, method: str, num: int) -> list[int]:
-        """Mixtures 0..num-1 that have no record of this method yet."""
-        return [i for i in range(num) if (sources, method, i) not in self._records]
+        """Mixtures 0..num-1 that have no record of this method yet, or failed."""
+        found = (self._records.get((sources, method, i)) for i in range(num))
+        return [i for i, record in enumerate(found) if record is None or record.failed]
 
     def append(self, records: Iterable[Record]) -> None:
         """Write records and wait until they are on the disk."""

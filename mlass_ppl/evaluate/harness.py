@@ -12,19 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import OptionError, PlanError
+from ..errors import DataError, PlanError, SignalError
 from ._memory import peak_mb, reset_peak
 from .config import Evaluation
 from .directory import Notice, RunDirectory
-from .protocol import MixtureSet
+from .images import ImageStimuli
 from .provenance import codec_device, provenance
 from .records import Record
 from .report import Report
-from .rows import rows_from_records
-from .tasks import Batch, BlackFloor, Fraction, MixtureFloor, Refined, Separated, Task, TokenCeiling
-
-Progress = Callable[[str, float, int], None]
-"""Called with a label, the mixtures done (with fractions) and their total."""
+from .rows import FLOOR, rows_from_records
+from .stimuli import Mixtures, Progress, Stimuli
+from .tasks import Fraction, MixtureFloor, Refined, Separated, Task, TokenCeiling
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Pipeline:
 def evaluate(
     evaluation: Evaluation,
     bundle: Any,
-    images: Tensor,
+    stimuli: Tensor | Stimuli,
     directory: str | Path,
     *,
     command: str | None = None,
@@ -55,48 +53,60 @@ def evaluate(
     notice: Notice = print,
     pipeline: Pipeline | None = None,
 ) -> Report:
-    """Evaluate `bundle` on mixtures of `images` float32 [N, C, H, W] and return the tables.
+    """Evaluate `bundle` on mixtures of `stimuli` and return the tables: images float32
+    [N, C, H, W], or what `mlass_ppl.evaluate.audio` makes of a data set of sound.
 
     `directory` keeps the configuration and one record per mixture and row; records that are there
     are not made again. A method that cannot be planned for some number of sources (PlanError, such
-    as the memory limit of Exact) is left out there: `notice` gets a line and the report says why.
-    Raises OptionError when `images` hold fewer than `num` or when another configuration made the
-    directory, and whatever the bundle, the engines and the codec raise, before any long work
-    where it can be known.
+    as the memory limit of Exact) is left out there, and so is a mixture that fails alone
+    (SignalError, such as a damaged file), which the next run tries again: `notice` gets a line and
+    the report says why.
+    Raises OptionError when `stimuli` hold fewer than `num` or when another configuration made the
+    directory, DataError when not one mixture could be scored, and whatever the bundle, the engines
+    and the codec raise, before any long work where it can be known.
     """
-    if evaluation.num > len(images):
-        raise OptionError(
-            f"{evaluation.num:,} mixtures were asked for, but split '{evaluation.split}' has "
-            f"{len(images):,} images and as many mixtures. Ask for fewer with --num."
-        )
+    if isinstance(stimuli, Tensor):
+        stimuli = ImageStimuli(stimuli)
+    stimuli.check(evaluation, bundle)
     if evaluation.refine is not None:
         evaluation.refine.check(bundle)
     pipeline = pipeline or Pipeline.default()
-    left_out = _left_out(evaluation, bundle, pipeline, notice)
+    left_out = _left_out(evaluation, bundle, stimuli, pipeline, notice)
     skipped = {(item["sources"], item["row"]) for item in left_out}
-    config = evaluation.describe(bundle, images)
+    config = evaluation.describe(bundle, stimuli)
     with RunDirectory(directory, config, notice) as run:
-        for sources in evaluation.sources:
-            mixtures = MixtureSet.make(images, sources, evaluation.pairing_seed)
-            for task in _tasks(evaluation, sources, bundle, pipeline, notice):
+        every = {
+            sources: stimuli.mixtures(evaluation, sources, bundle, run.path, progress)
+            for sources in evaluation.sources
+        }
+        for sources, mixtures in every.items():
+            tasks = _tasks(evaluation, sources, bundle, stimuli, mixtures, pipeline, notice)
+            for task in tasks:
                 if (sources, task.name) not in skipped:
-                    _fill(run, task, mixtures, evaluation, progress)
+                    _fill(run, task, sources, mixtures, evaluation, progress, notice)
+        failed = _failed(run.records)
+        known = [record for mixtures in every.values() for record in mixtures.known()]
         rows = rows_from_records(
-            run.records, order=[method.name for method in evaluation.methods], seed=evaluation.seed
+            [*run.records, *known],
+            order=[method.name for method in evaluation.methods],
+            seed=evaluation.seed,
+            scheme=stimuli.scheme(bundle),
         )
     facts = provenance(codec_device(bundle.codec))
     facts |= {"command": command, "config": config, "left_out": left_out}
-    return Report(rows, facts)
+    if failed:
+        facts["failed"] = failed
+    return Report(rows, facts, stimuli.layout)
 
 
 def _left_out(
-    evaluation: Evaluation, bundle: Any, pipeline: Pipeline, notice: Notice
+    evaluation: Evaluation, bundle: Any, stimuli: Stimuli, pipeline: Pipeline, notice: Notice
 ) -> list[dict[str, Any]]:
     """Plan every method once, so that a missing table ends the run now and not in an hour."""
     left_out = []
     for sources in evaluation.sources:
         for method in evaluation.methods:
-            graph = pipeline.compile(method.shape(sources))
+            graph = pipeline.compile(method.shape(stimuli.parts(sources)))
             factors = method.infer.factors(graph)
             try:
                 method.infer.plan(graph, bundle.tables(graph, factors))
@@ -107,16 +117,22 @@ def _left_out(
 
 
 def _tasks(
-    evaluation: Evaluation, sources: int, bundle: Any, pipeline: Pipeline, notice: Notice
+    evaluation: Evaluation,
+    sources: int,
+    bundle: Any,
+    stimuli: Stimuli,
+    mixtures: Mixtures,
+    pipeline: Pipeline,
+    notice: Notice,
 ) -> tuple[Task, ...]:
     refiner = None
     if evaluation.refine is not None:
-        refiner = Refined(bundle, evaluation.refine)
+        refiner = Refined(bundle, evaluation.refine, stimuli.stage)
     methods = []
     for method in evaluation.methods:
         call = partial(
             pipeline.separate,
-            program=method.shape(sources),
+            program=method.shape(stimuli.parts(sources)),
             bundle=bundle,
             infer=method.infer,
             search=evaluation.search,
@@ -127,19 +143,21 @@ def _tasks(
             on_unseen="prior",
         )
         methods.append(Separated(method.name, call, refiner, notice))
-    return (MixtureFloor(), BlackFloor(), TokenCeiling(bundle.codec, refiner), *methods)
+    return (MixtureFloor(), *stimuli.references(), TokenCeiling(mixtures, refiner), *methods)
 
 
 def _fill(
     run: RunDirectory,
     task: Task,
-    mixtures: MixtureSet,
+    sources: int,
+    mixtures: Mixtures,
     evaluation: Evaluation,
     progress: Progress | None,
+    notice: Notice,
 ) -> None:
     """Make the records that a task lacks, batch by batch."""
-    label = f"n={mixtures.sources} {task.name}"
-    missing = run.missing(mixtures.sources, task.name, evaluation.num)
+    label = f"n={sources} {task.name}"
+    missing = run.missing(sources, task.name, evaluation.num)
     done = evaluation.num - len(missing)
 
     def report(count: float) -> None:
@@ -148,9 +166,13 @@ def _fill(
 
     report(done)
     for start in range(0, len(missing), evaluation.batch_size):
-        batch = Batch.of(mixtures, np.array(missing[start : start + evaluation.batch_size]))
-        run.append(_records(task, batch, _within(report, done, len(batch.index))))
-        done += len(batch.index)
+        index = np.array(missing[start : start + evaluation.batch_size])
+        records = _records(task, sources, mixtures, index, _within(report, done, len(index)))
+        for record in records:
+            if record.failed:
+                notice(f"{label}: mixture {record.index} is left out: {record.failed}")
+        run.append(records)
+        done += len(index)
         report(done)
 
 
@@ -158,19 +180,54 @@ def _within(report: Callable[[float], None], before: int, size: int) -> Fraction
     return lambda part: report(before + part * size)
 
 
-def _records(task: Task, batch: Batch, fraction: Fraction) -> list[Record]:
+def _records(
+    task: Task, sources: int, mixtures: Mixtures, index: np.ndarray, fraction: Fraction
+) -> list[Record]:
+    """Records of the mixtures `index`; where one of them fails, the others are made one by one."""
     reset_peak()
-    outcome = task(batch, fraction)
+    try:
+        batch = mixtures.batch(index)
+        outcome = task(batch, fraction)
+    except SignalError as error:
+        if len(index) > 1:
+            each = (_records(task, sources, mixtures, one, fraction) for one in index[:, None])
+            return [record for records in each for record in records]
+        return [Record(sources, task.name, int(index[0]), (), {}, failed=str(error))]
     peak = peak_mb()
     return [
         Record(
-            sources=batch.images.shape[1],
+            sources=sources,
             method=task.name,
-            index=int(batch.index[row]),
-            images=tuple(batch.images[row].tolist()),
+            index=int(index[row]),
+            **{"images": (), **batch.origin(row)},
             stages={stage: scores[row] for stage, scores in outcome.stages.items()},
             peak_mb=peak,
             ruled_out=outcome.ruled_out[row] if outcome.ruled_out is not None else None,
         )
-        for row in range(len(batch.index))
+        for row in range(len(index))
+    ]
+
+
+def _failed(records: tuple[Record, ...]) -> list[dict[str, Any]]:
+    """How many mixtures failed in each row, and why the first did. Raises DataError where not one
+    of some number of sources could be scored."""
+    groups: dict[tuple[int, str], list[Record]] = {}
+    for record in records:
+        if record.failed:
+            groups.setdefault((record.sources, record.method), []).append(record)
+    for (sources, name), group in groups.items():
+        if name == FLOOR and len(group) == sum(r.key[:2] == (sources, name) for r in records):
+            raise DataError(
+                f"not one of {len(group):,} mixtures of {sources} sources could be scored. The "
+                f"first: {group[0].failed}"
+            )
+    return [
+        {
+            "sources": sources,
+            "row": name,
+            "mixtures": len(group),
+            "first": group[0].index,
+            "reason": group[0].failed,
+        }
+        for (sources, name), group in groups.items()
     ]

@@ -1,51 +1,23 @@
-"""What is done with a batch of mixtures to fill one row: floors, ceiling, methods."""
+"""What fills the rows: floors, ceilings and methods, each a function of a batch of mixtures."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .metrics import best_permutation, mixture_error, pairwise_psnr, score
-from .protocol import MixtureSet
 from .provenance import codec_device
-from .records import Score
+from .records import AnyScore
+from .stimuli import Batch, Mixtures
 
-Stages = dict[str, list[Score]]
+Stages = dict[str, list[AnyScore]]
 Notice = Callable[[str], None]
 Fraction = Callable[[float], None]
 """Called with the share of the batch that is done, 0 to 1."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Mixtures `index` int64 [B] of a set: `truths` [B, n, C, H, W], `mixtures` [B, C, H, W]."""
-
-    index: np.ndarray
-    images: np.ndarray
-    truths: Tensor
-    mixtures: Tensor
-
-    @classmethod
-    def of(cls, mixtures: MixtureSet, index: np.ndarray) -> Batch:
-        truths = mixtures.truths(index)
-        return cls(index, mixtures.indices[index], truths, truths.mean(1))
-
-    def scores(self, estimates: Tensor, seconds: float) -> list[Score]:
-        """Score estimates [B, n, C, H, W] that took `seconds` for the whole batch."""
-        assignment = score(estimates, self.truths)
-        errors = mixture_error(estimates, self.mixtures)
-        return [
-            Score(tuple(psnr.tolist()), tuple(order.tolist()), float(error), seconds / len(errors))
-            for psnr, order, error in zip(
-                assignment.scores, assignment.permutation, errors, strict=True
-            )
-        ]
 
 
 @dataclass(frozen=True)
@@ -79,10 +51,10 @@ class MixtureFloor:
 
 
 @dataclass(frozen=True)
-class BlackFloor:
-    """Silence: every output black."""
+class Silence:
+    """Every output zero: black images, or silence."""
 
-    name: str = "floor:black"
+    name: str
 
     def __call__(self, batch: Batch, fraction: Fraction) -> Outcome:
         start = time.perf_counter()
@@ -95,30 +67,27 @@ class TokenCeiling:
     """The true sources encoded and decoded: what the codec lets any token method reach; refined,
     what it lets the whole pipeline reach. `refiner` None: raw scores alone."""
 
-    codec: Any
+    mixtures: Mixtures
     refiner: Refined | None
     name: str = "ceiling:tokens"
 
     def __call__(self, batch: Batch, fraction: Fraction) -> Outcome:
         start = time.perf_counter()
-        truths = batch.truths.to(codec_device(self.codec))
-        tokens = {
-            f"source_{i}": self.codec.encode(source) for i, source in enumerate(truths.unbind(1), 1)
-        }
-        estimates = _stack({name: self.codec.decode(row) for name, row in tokens.items()})
-        stages = {"raw": batch.scores(estimates, time.perf_counter() - start)}
+        signals, tokens = self.mixtures.coded(batch)
+        stages = {"raw": batch.scores(_stack(signals), time.perf_counter() - start)}
         if self.refiner is not None:
-            signals = dict(zip(tokens, estimates.unbind(1), strict=True))
-            stages["refined"] = self.refiner.scores(signals, tokens, batch, fraction)
+            stages[self.refiner.stage] = self.refiner.scores(signals, tokens, batch, fraction)
         return Outcome(stages)
 
 
 @dataclass(frozen=True)
 class Refined:
-    """The refinement `refine` (a `mlass_ppl.Refinement`) with a bundle."""
+    """The refinement `refine` (a `mlass_ppl.Refinement`) with a bundle. `stage`: what its scores
+    are called."""
 
     bundle: Any
     refine: Callable[..., Mapping[str, Tensor]]
+    stage: str
 
     def scores(
         self,
@@ -126,8 +95,8 @@ class Refined:
         tokens: Mapping[str, Tensor],
         batch: Batch,
         fraction: Fraction,
-    ) -> list[Score]:
-        """Refine every source's estimates [B, C, H, W], of tokens [B, T], against the mixtures,
+    ) -> list[AnyScore]:
+        """Refine every source's estimates [B, *signal], of tokens [B, T], against the mixtures,
         their mean, and score them."""
         start = time.perf_counter()
         refined = self.refine(
@@ -143,8 +112,8 @@ class Refined:
 
 @dataclass(frozen=True)
 class Separated:
-    """One method: its candidates, the one nearest to the mixture, that one refined, and the best
-    one by ground truth. `call` is `separate` with everything but the mixtures bound."""
+    """One method: its candidates, what the search's estimate makes of them, that refined, and the
+    best one by ground truth. `call` is `separate` with everything but the mixtures bound."""
 
     name: str
     call: Callable[..., Any]
@@ -162,13 +131,13 @@ class Separated:
         raw = batch.scores(_stack(found.signals), time.perf_counter() - start)
         stages = {
             "raw": [
-                _at_candidate(one, int(candidate))
+                replace(one, candidate=int(candidate))
                 for one, candidate in zip(raw, found.chosen, strict=True)
             ],
-            "oracle": self._oracle(found, batch, raw[0].seconds),
+            "oracle": batch.best([*found.candidates.values()], raw[0].seconds or 0.0),
         }
         if self.refiner is not None:
-            stages["refined"] = self.refiner.scores(
+            stages[self.refiner.stage] = self.refiner.scores(
                 found.signals,
                 found.tokens,
                 batch,
@@ -179,27 +148,7 @@ class Separated:
         ruled_out = (found.evidence == float("-inf")).double().mean((1, 2))
         return Outcome(stages, ruled_out.tolist())
 
-    def _oracle(self, found: Any, batch: Batch, seconds: float) -> list[Score]:
-        candidates = torch.stack(list(found.candidates.values()), 2)  # [B, C, n, ...]
-        assignment = best_permutation(pairwise_psnr(candidates, batch.truths[:, None]))
-        errors = mixture_error(candidates, batch.mixtures[:, None])
-        best = assignment.mean.argmax(1)
-        return [
-            Score(
-                tuple(assignment.scores[row, pick].tolist()),
-                tuple(assignment.permutation[row, pick].tolist()),
-                float(errors[row, pick]),
-                seconds,
-                int(pick),
-            )
-            for row, pick in enumerate(best)
-        ]
-
-
-def _at_candidate(one: Score, candidate: int) -> Score:
-    return Score(one.psnr, one.permutation, one.error, one.seconds, candidate)
-
 
 def _stack(signals: Mapping[str, Tensor]) -> Tensor:
-    """{source: [B, C, H, W]} as [B, n, C, H, W], in the order of the sources."""
+    """{source: [B, *signal]} as [B, n, *signal], in the order of the sources."""
     return torch.stack(list(signals.values()), 1)
