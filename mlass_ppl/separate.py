@@ -24,7 +24,7 @@ from .errors import ConvergenceWarning, OptionError
 from .estimate import Estimate, Mean
 from .graph import MixingGraph
 from .infer import Auto, Engine
-from .refine import Refinement
+from .refine import BestOf, Learned, Refine, Refinement
 from .search import SMC, Search
 from .separation import Separation
 
@@ -66,11 +66,11 @@ def separate(
     its own random stream (seed, streams[i]), streams 0..M-1 by default, so its result does not
     depend on what else is in the batch. level: RMS of the recording that waveforms are cut from
     (default: each one's own); they are separated at the level that the bundle was trained at, and
-    given back at theirs. batch_size: the most mixtures at once; fewer where they
-    would take more than memory_limit, in bytes, beside models, tables and results, and half as many
-    again, with a notice, where the machine runs out of memory. That changes no result. on_unseen:
-    an observed token that no table entry explains is an error, or ("prior") its position is
-    skipped, with a notice. progress: called with (done, total) token steps.
+    given back at theirs. batch_size: the most mixtures at once; fewer where they would take more
+    than memory_limit, in bytes, beside models, tables and results, and half as many again, with a
+    notice, where the machine runs out of memory. That changes no result. on_unseen: an observed
+    token that no table entry explains is an error, or ("prior") its position is skipped, with a
+    notice. progress: called with (done, total) token steps.
 
     Raises SignalError, OptionError, GraphError, TableError, BundleError, CodecError, PriorError,
     UnseenToken and the engines' errors (PlanError, EngineError).
@@ -89,6 +89,7 @@ def separate(
     search = search if search is not None else SMC()
     estimate = estimate if estimate is not None else Mean()
     codec, sound = bundle.codec, None
+    _check_sound(graph, bundle, refine, level)
     if isinstance(codec, AudioCodec):
         given, notices = read_observed(mixture, graph, partial(read_waveforms, codec=codec))
         sound = Sound.of(given, graph, bundle, level)
@@ -143,6 +144,22 @@ def separate(
         **merged,
     )
     return found if refine is None else refine.apply(found, bundle)
+
+
+def _check_sound(
+    graph: MixingGraph, bundle: Bundle, refine: Refinement | None, level: float | None
+) -> None:
+    """Raise OptionError on options that images alone, or sounds alone, have."""
+    sound = isinstance(bundle.codec, AudioCodec)
+    if level is not None and not sound:
+        raise OptionError("level is of waveforms, but this bundle is of images: leave it out.")
+    own = [name for name in graph.sources if bundle.codec_of(graph, name) is not bundle.codec]
+    if isinstance(refine, (Refine, Learned, BestOf)) and (sound or own):
+        why = f"'{own[0]}' has a codec of its own" if own else "this bundle is of sound"
+        raise OptionError(
+            f"refinements are of images that all have one codec, and {why}: leave refine out, or "
+            "for sound take Conditional()."
+        )
 
 
 def _stream(seed: int, number: int) -> torch.Generator:

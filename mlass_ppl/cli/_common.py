@@ -75,14 +75,21 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def engine_from_name(name: str) -> Any:
-    """The engine that `--infer` names. Raises OptionError listing the choices."""
+_KEEP = 128
+"""Tokens of each stem that engines look at, of the thousand and more that codecs of sound have."""
+
+
+def engine_from_name(name: str, *, sound: bool = False) -> Any:
+    """The engine that `--infer` names; for sound, between the promising tokens. Raises OptionError
+    listing the choices."""
     if name not in ENGINES:
         raise OptionError(f"unknown engine '{name}': expected one of {', '.join(ENGINES)}.")
     from ..infer import BP, Auto, Exact, Extractor, LoopyBP, Truncated
 
+    keep, lists = (_KEEP, {"keep": _KEEP}) if sound else (None, {})
     engines = (
-        Auto(), Exact(), BP(), BP(draw="marginals"), LoopyBP(), Truncated(), Extractor()
+        Auto(**lists), Exact(), BP(keep=keep), BP(draw="marginals", keep=keep), LoopyBP(),
+        Truncated(**lists), Extractor(),
     )  # fmt: skip
     return dict(zip(ENGINES, engines, strict=True))[name]
 

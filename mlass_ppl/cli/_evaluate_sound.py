@@ -73,7 +73,7 @@ def stem_methods(names: Sequence[str], memory: float | None, floor: bool) -> tup
         elif name == "tokens-exact":
             methods.append(Method(name, shapes.joint, exact))
         else:
-            engine: Any = engine_from_name(name)
+            engine: Any = engine_from_name(name, sound=True)
             if name == "exact" and memory is not None:
                 engine = replace(engine, memory_limit=memory)
             linear: dict[str, Any] = {"chain": linear_chain, "joint": shapes.additive}

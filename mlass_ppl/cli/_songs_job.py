@@ -64,7 +64,7 @@ def make_song_job(
     given: SongOptions,
 ) -> SongJob:
     """The job that the options name. Raises OptionError on impossible ones."""
-    engine, unseen = engine_from_name(infer), on_unseen or "prior"
+    engine, unseen = engine_from_name(infer, sound=True), on_unseen or "prior"
     if program is not None and program not in SHAPES and sources:
         raise OptionError(
             "--sources and --program were both given; a program file says itself which sources "
@@ -76,6 +76,7 @@ def make_song_job(
     postfilter = given.filter()
 
     from ..bundle import load
+    from ..refine import Conditional
     from ..songs.parts import Parts, check_names
 
     loaded = load(bundle)
@@ -84,7 +85,9 @@ def make_song_job(
     check_names(parts.names)
     given.files(Path("any"), force=True)
     # What `auto` means for images, a refiner or a descent of pixels, is not made for sound.
-    refinement = None if refine == "auto" else refinement_from(refine, loaded)
+    refinement: Any = Conditional() if Conditional.suits(loaded) else None
+    if refine != "auto":
+        refinement = refinement_from(refine, loaded)
     options = {
         "infer": engine,
         "search": search,

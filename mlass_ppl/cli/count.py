@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from ..errors import OptionError
 from ._common import (
+    SHAPES,
     engine_from_name,
     program_from,
     progress_bar,
@@ -35,28 +36,49 @@ def count(
     mixtures: Annotated[int, typer.Option(help="Mixtures to simulate.")] = 100_000,
     seed: Annotated[int, typer.Option(help="Seed of the mixing.")] = 0,
     data_root: Annotated[
-        Path | None, typer.Option(help="Folder of MNIST's idx files ($MLASS_DATA).")
+        Path | None,
+        typer.Option(help="Folder of the training data: MNIST's files ($MLASS_DATA), or songs."),
     ] = None,
     force: Annotated[bool, typer.Option(help="Count again what the bundle already has.")] = False,
+    stems: Annotated[
+        list[str], typer.Option(help="Of a bundle of sound: the sources of a shape, by name.")
+    ] = [],  # noqa: B006
+    run: Annotated[
+        Path,
+        typer.Option(help="Of a bundle of sound: folder of counts on the way."),
+    ] = Path("runs/count"),
 ) -> None:
     """Simulate a program's mixing on the bundle's training signals and count its tables.
 
     Tables are known by what is mixed, not by site names: what the bundle has is not counted again.
-    Without --program each engine counts the shape it was made for.
+    Without --program each engine counts the shape it was made for. Of a bundle of sound an
+    interrupted count goes on where it was.
     """
     with sentences():
         settle_threads()
+        from .. import shapes
+        from ..bundle import load
+        from ..codecs import AudioCodec
         from ..declare import compile_program
+        from ..evaluate.audio import stems_of
         from ..evidence import Feature, Token
         from ..train.digits import count_into
+        from ..train.sound_counting import count_sound_into
 
         if mixtures < 1:
             raise OptionError(f"--mixtures must be at least 1, got {mixtures}.")
+        found = load(bundle)
+        sound = isinstance(found.codec, AudioCodec)
         tasks = []
         for name in infer:
             engine = engine_from_name(name)
             for n in sources:
-                graph = compile_program(program_from(program or shape_for(name), n))
+                given = program or shape_for(name)
+                graph = compile_program(
+                    getattr(shapes, given)(stems_of(found, stems)[:n])
+                    if sound and given in SHAPES
+                    else program_from(given, n)
+                )
                 if evidence != "declared":
                     kinds = {"feature": Feature(), "linear": Feature(linear=True)}
                     kind = kinds.get(evidence, Token())
@@ -64,15 +86,11 @@ def count(
                 tasks.append((graph, engine))
         with progress_bar(len(tasks)) as piece:
             for graph, engine in tasks:
-                said = count_into(
-                    bundle,
-                    graph,
-                    engine,
-                    data_root,
-                    mixtures=mixtures,
-                    seed=seed,
-                    force=force,
-                    progress=piece(f"counting {graph.name}"),
-                )
+                options: dict[str, Any] = {"mixtures": mixtures, "seed": seed, "force": force}
+                options["progress"] = piece(f"counting {graph.name}")
+                if sound:
+                    said = count_sound_into(bundle, graph, engine, data_root, run, **options)
+                else:
+                    said = count_into(bundle, graph, engine, data_root, **options)
                 for line in said:
                     say(line)

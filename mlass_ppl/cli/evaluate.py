@@ -17,7 +17,7 @@ from ._evaluate_run import check_files, run_evaluation
 from ._evaluate_sound import ENGINES, SOUND, postfilter_from, stem_methods, stimuli_from
 from ._refine import Name as Refine
 from ._refine import check_name, refinement_from
-from ._search import Name, Temperature, TopK, TopP, search_from
+from ._search import Name, Temperature, TopK, TopP, candidates_for, search_from
 
 if TYPE_CHECKING:
     from ..data import Split
@@ -50,8 +50,12 @@ def evaluate(
     num: Annotated[int, typer.Option(help="Mixtures, from the first on.")] = 1000,
     search: Name = "smc",
     candidates: Annotated[
-        int, typer.Option(help="Candidates of each mixture, the width of a beam; greedy has one.")
-    ] = 64,
+        int | None,
+        typer.Option(
+            help="Candidates of each mixture, the width of a beam; greedy has one. Default: 64, "
+            "for sound 16."
+        ),
+    ] = None,
     temperature: Temperature = "1",
     top_k: TopK = None,
     top_p: TopP = None,
@@ -138,7 +142,9 @@ def evaluate(
         default = [len(stems)] if stems else [2, 3]
         evaluation = Evaluation(
             methods=methods,
-            search=search_from(search, candidates, temperature, top_k, top_p),
+            search=search_from(
+                search, candidates_for(candidates, sound), temperature, top_k, top_p
+            ),
             refine=postfilter_from(refine) if sound else None,
             estimate=estimate_from(estimate),
             sources=tuple(sources or default),

@@ -15,7 +15,7 @@ from ._estimate import Name as Estimate
 from ._images import ImageRun
 from ._job import make_job
 from ._refine import Name as Refine
-from ._search import Name, Temperature, TopK, TopP, search_from
+from ._search import Name, Temperature, TopK, TopP, candidates_for, search_from
 from ._songs import SOUND_SUFFIXES, SongRun
 from ._songs_job import make_song_job, takes_sound
 from ._songs_options import (
@@ -61,8 +61,12 @@ def separate(
     infer: Annotated[str, typer.Option(help=f"Engine: {', '.join(ENGINES)}.")] = "auto",
     search: Name = "smc",
     candidates: Annotated[
-        int, typer.Option(help="Candidates of each mixture, the width of a beam; greedy has one.")
-    ] = 64,
+        int | None,
+        typer.Option(
+            help="Candidates of each mixture, the width of a beam; greedy has one. Default: 64, "
+            "for sound 16."
+        ),
+    ] = None,
     temperature: Temperature = "1",
     top_k: TopK = None,
     top_p: TopP = None,
@@ -107,10 +111,12 @@ def separate(
     """
     with sentences():
         settle_threads()
-        grow = search_from(search, candidates, temperature, top_k, top_p)
+        sound = takes_sound(bundle)
+        many = candidates_for(candidates, sound)
+        grow = search_from(search, many, temperature, top_k, top_p)
         limit = bytes_from(memory_limit, "--memory-limit")
         given = SongOptions(two_stems, residual, postfilter, float32, clip, suffix, batch_size)
-        if takes_sound(bundle):
+        if sound:
             if mixture or keep is not None:
                 raise OptionError(
                     f"--mixture and --keep are for images, and bundle '{bundle}' is of sound."

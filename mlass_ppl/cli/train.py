@@ -1,4 +1,4 @@
-"""`mlass train`: a codec, a prior (and on), alphabets, a refiner, or the whole digit bundle."""
+"""`mlass train`: a codec, a prior (and on), alphabets, a refiner, or a whole bundle."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from ._common import say, sentences, settle_threads
 from ._variadic import VariadicCommand
 from .train_continued import continued
 from .train_refiner import refiner
+from .train_sound import band, spoken
 
 train = typer.Typer(help="Train the parts of a bundle.", no_args_is_help=True)
 train.command(cls=VariadicCommand)(refiner)
 train.command("continue")(continued)
+train.command(cls=VariadicCommand)(band)
+train.command()(spoken)
 
 Out = Annotated[Path, typer.Option("--out", "--bundle", help="Folder of the bundle.")]
 Root = Annotated[

@@ -11,17 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CodecError, SignalError
-
-_ITERATIONS = 20
-"""Of Lloyd's."""
+from ._audio_decoder import audio_decoder
 
 
 @dataclass(frozen=True)
 class AudioVQConfig:
     """Sizes of an `AudioVQ`.
 
-    samples: length of a signal, a multiple of hop. sample_rate: in Hz. hop: samples of one token.
-    alphabet: number of codes K. latent: width of a code, at most hop. features: how many of a
+    samples: length of a signal, a multiple of hop. sample_rate: in Hz. hop: samples of one token,
+    even. alphabet: number of codes K. latent: width of a code, at most hop. features: how many of a
     frame's cosine coefficients, from the lowest, are its feature. width, blocks: channels and
     residual blocks of the decoder. gain: what signals are multiplied by before they are quantised,
     so that codes are of the order of one.
@@ -41,27 +39,14 @@ class AudioVQConfig:
         sizes = {key: value for key, value in asdict(self).items() if key != "gain"}
         if any(not isinstance(size, int) or size < 1 for size in sizes.values()):
             raise CodecError(f"sizes must be positive integers, got {self}.")
-        if self.samples % self.hop or max(self.latent, self.features) > self.hop:
+        wide = max(self.latent, self.features) > self.hop
+        if self.hop % 2 or self.samples % self.hop or wide:
             raise CodecError(
-                f"samples ({self.samples}) must be a multiple of hop ({self.hop}); latent "
-                f"({self.latent}) and features ({self.features}) at most hop."
+                f"hop ({self.hop}) must be even and samples ({self.samples}) a multiple of it; "
+                f"latent ({self.latent}) and features ({self.features}) are at most hop."
             )
-        if not 0 < self.gain < math.inf:
+        if not isinstance(self.gain, int | float) or not 0 < self.gain < math.inf:
             raise CodecError(f"gain must be positive and finite, got {self.gain!r}.")
-
-
-class _Residual(nn.Module):
-    def __init__(self, width: int, dilation: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.SiLU(),
-            nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation),
-            nn.SiLU(),
-            nn.Conv1d(width, width, 1),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
 
 
 class AudioVQ(nn.Module):
@@ -80,23 +65,15 @@ class AudioVQ(nn.Module):
 
     cosines: Tensor
     codes: Tensor
+    deviations: Tensor
 
     def __init__(self, config: AudioVQConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or AudioVQConfig()
-        hop, width = config.hop, config.width
-        self.register_buffer("cosines", _cosines(hop), persistent=False)
+        self.register_buffer("cosines", _cosines(config.hop), persistent=False)
         self.register_buffer("codes", torch.zeros(config.alphabet, config.latent))
-        self.decoder = nn.Sequential(
-            nn.Conv1d(config.latent, width, 3, padding=1),
-            *(_Residual(width, 3 ** (block % 3)) for block in range(config.blocks)),
-            nn.SiLU(),
-            # Each code writes half a frame into its neighbours' too, so that frames join smoothly.
-            nn.ConvTranspose1d(width, 1, 2 * hop, stride=hop, padding=hop // 2),
-        )
-        last: Any = self.decoder[-1]
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        self.register_buffer("deviations", torch.zeros(config.alphabet, config.hop))
+        self.decoder = audio_decoder(config.latent, config.width, config.blocks, config.hop)
         self.eval()
 
     @classmethod
@@ -116,12 +93,13 @@ class AudioVQ(nn.Module):
         many. Lloyd's iterations are scikit-learn's. Codes are rounded to float16, as they are
         stored, so that tokens stay the same through a file. The same seed gives the same codec.
 
-        Raises SignalError on other shapes and on samples that are not finite, CodecError where
-        there are fewer frames than codes.
+        Raises SignalError on other shapes and on samples that are not finite or far beyond full
+        scale, CodecError where there are fewer frames than codes.
         """
         codec = cls(config)
         hop, alphabet = codec.hop, codec.alphabet
-        if signals.ndim not in (2, 3) or signals.shape[-1] % hop or not signals.is_floating_point():
+        mono = signals.ndim == 2 or (signals.ndim == 3 and signals.shape[1] == 1)
+        if not mono or signals.shape[-1] % hop or not signals.is_floating_point():
             raise SignalError(
                 f"expected signals float [N, S] or [N, 1, S], S a multiple of {hop}, got "
                 f"{signals.dtype} {list(signals.shape)}."
@@ -136,7 +114,13 @@ class AudioVQ(nn.Module):
         some = rows[order[: max(frames, 20 * alphabet)]].float()
         if not torch.isfinite(some).all():
             raise SignalError("the signals hold NaN or infinite samples.")
-        codec.codes = _centres(codec._transform(some), alphabet, seed)
+        codes = _centres(codec._transform(some), alphabet, seed)
+        if not torch.isfinite(codes).all():
+            raise SignalError(
+                f"samples of up to {float(some.abs().max()):.2g} are too loud to be quantised with "
+                f"gain={codec.config.gain:g}: full scale is 1."
+            )
+        codec.codes = codes
         return codec
 
     @property
@@ -172,12 +156,10 @@ class AudioVQ(nn.Module):
 
     @torch.no_grad()
     def encode(self, signals: Tensor) -> Tensor:
-        """Tokens int64 [B, T] of signals [B, 1, S]: the nearest code.
-
-        Raises SignalError on another shape and on samples that are not finite.
-        """
+        """Tokens int64 [B, T] of signals [B, 1, S]: the nearest code. Raises SignalError on another
+        shape and on samples that are not finite."""
         self._check(signals)
-        return torch.cat([self._scores(batch).argmin(-1) for batch in signals.split(8)])
+        return torch.cat([self._scores(one).argmin(-1) for one in signals.split(1)])
 
     @torch.no_grad()
     def log_weights(self, signals: Tensor) -> Tensor:
@@ -187,16 +169,20 @@ class AudioVQ(nn.Module):
         self._check(signals)
         book = self.codes.double()
         nearest = torch.cdist(book, book).square().fill_diagonal_(math.inf).amin(1)
-        unit = float(nearest[nearest < math.inf].mean()) / self.config.latent or 1.0
-        parts = signals.split(8)
-        return torch.cat([(self._scores(batch) / (-2 * unit)).log_softmax(-1) for batch in parts])
+        # of one code there is no other, and codes that are all alike are no distance apart
+        unit = float(nearest.mean()) / self.config.latent
+        unit = unit if 0 < unit < math.inf else 1.0
+        scores = (self._scores(one) for one in signals.split(1))
+        return torch.cat([(own / (-2 * unit)).log_softmax(-1) for own in scores])
 
     def features(self, signals: Tensor) -> Tensor:
         """The lowest cosine coefficients (DCT-II, orthonormal) of each frame, float [B, T, D] of
         signals [B, 1, S]. Linear in the signal. Raises SignalError as `encode` does."""
         self._check(signals)
         frames = signals[:, 0].unflatten(1, (-1, self.hop))
-        return frames @ self.cosines[:, : self.config.features].to(frames)
+        waves = self.cosines[:, : self.config.features].to(frames)
+        # One by one, here and in `_scores`: how a large product rounds depends on all of its rows.
+        return torch.cat([one @ waves for one in frames.split(1)])
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Latents [B, latent, T] of tokens [B, T]. Raises CodecError on tokens out of range."""
@@ -226,11 +212,33 @@ class AudioVQ(nn.Module):
         """The configuration, as it stands in a card."""
         return {"kind": "audio-vq", **asdict(self.config)}
 
+    @torch.no_grad()
+    def fit_deviations(self, signals: Tensor, strength: float = 8.0) -> None:
+        """Measure how far, given their token, frames lie from what is decoded: `deviations`, the
+        standard deviation of each cosine coefficient, float [K, hop], in units of the latents.
+
+        signals: float [N, S], S a multiple of hop. strength: as many frames as the average one are
+        added to each token's. Raises SignalError as `encode` does.
+        """
+        own = self.lasting(signals.shape[1])
+        total = torch.zeros_like(self.deviations, dtype=torch.float64)
+        number = total.new_zeros(self.alphabet, 1)
+        for some in signals.split(16):
+            tokens = own.encode(some[:, None].float())
+            rest = some - own.decode(tokens)[:, 0]
+            rest = self.config.gain * rest.unflatten(1, (-1, self.hop)) @ self.cosines
+            total.index_add_(0, tokens.flatten(), rest.flatten(0, 1).double().square())
+            number += torch.bincount(tokens.flatten(), minlength=self.alphabet)[:, None]
+        average = total.sum(0) / number.sum()
+        variance = (total + strength * average) / (number + strength)
+        self.deviations = variance.sqrt().half().float()
+
     def _check(self, signals: Tensor) -> None:
-        if signals.ndim != 3 or tuple(signals.shape[1:]) != self.signal_shape:
+        shaped = signals.ndim == 3 and tuple(signals.shape[1:]) == self.signal_shape
+        if not shaped or not signals.is_floating_point():
             raise SignalError(
-                f"expected signals [B, 1, {self.config.samples}], got {list(signals.shape)}. "
-                "codec.lasting(samples) is this codec for another length."
+                f"expected signals float [B, 1, {self.config.samples}], got {signals.dtype} "
+                f"{list(signals.shape)}. codec.lasting(samples) is this codec for another length."
             )
         if not torch.isfinite(signals).all():
             raise SignalError("the signal holds NaN or infinite samples.")
@@ -250,8 +258,9 @@ def _centres(rows: Tensor, alphabet: int, seed: int) -> Tensor:
     """k-means [K, latent] of rows [N, latent], rounded to float16."""
     from sklearn.cluster import KMeans
 
-    means = KMeans(alphabet, init="random", n_init=1, max_iter=_ITERATIONS, random_state=seed)
-    means.fit(rows.numpy())
+    means = KMeans(alphabet, init="random", n_init=1, max_iter=20, random_state=seed)
+    # In float64, since threads add up in any order: how the last bits fall is then lost in float16.
+    means.fit(rows.double().numpy())
     return torch.from_numpy(means.cluster_centers_).half().float()
 
 

@@ -125,9 +125,8 @@ def _tasks(
     pipeline: Pipeline,
     notice: Notice,
 ) -> tuple[Task, ...]:
-    refiner = None
-    if evaluation.refine is not None:
-        refiner = Refined(bundle, evaluation.refine, stimuli.stage)
+    stages = {} if evaluation.refine is None else stimuli.stages(bundle, evaluation.refine)
+    refiners = [Refined(bundle, refine, stage) for stage, refine in stages.items()]
     methods = []
     for method in evaluation.methods:
         call = partial(
@@ -142,8 +141,8 @@ def _tasks(
             keep_candidates=True,
             on_unseen="prior",
         )
-        methods.append(Separated(method.name, call, refiner, notice))
-    return (MixtureFloor(), *stimuli.references(), TokenCeiling(mixtures, refiner), *methods)
+        methods.append(Separated(method.name, call, refiners, notice))
+    return (MixtureFloor(), *stimuli.references(), TokenCeiling(mixtures, refiners), *methods)
 
 
 def _fill(

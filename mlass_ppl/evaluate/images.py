@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +95,6 @@ class ImageStimuli:
     """`images` float32 [N, C, H, W] of one split, paired as the references do."""
 
     images: Tensor
-    stage: str = "refined"
     layout: ImageLayout = ImageLayout()
 
     def check(self, evaluation: Evaluation, bundle: Any) -> None:
@@ -110,6 +109,9 @@ class ImageStimuli:
 
     def parts(self, sources: int) -> int:
         return sources
+
+    def stages(self, bundle: Any, refine: Any) -> Mapping[str, Any]:
+        return {"refined": refine}
 
     def mixtures(
         self,

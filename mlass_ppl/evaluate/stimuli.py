@@ -71,10 +71,11 @@ class Mixtures(Protocol):
 
 
 class Stimuli(Protocol):
-    """A data set to evaluate on. `stage` is what the scores after `refine` are called."""
+    """A data set to evaluate on."""
 
-    @property
-    def stage(self) -> str: ...
+    def stages(self, bundle: Any, refine: Any) -> Mapping[str, Any]:
+        """The refinements whose scores follow the raw ones, by what these are called."""
+        ...
 
     @property
     def layout(self) -> Layout:

@@ -65,18 +65,18 @@ class Silence:
 @dataclass(frozen=True)
 class TokenCeiling:
     """The true sources encoded and decoded: what the codec lets any token method reach; refined,
-    what it lets the whole pipeline reach. `refiner` None: raw scores alone."""
+    what it lets the whole pipeline reach."""
 
     mixtures: Mixtures
-    refiner: Refined | None
+    refiners: Sequence[Refined]
     name: str = "ceiling:tokens"
 
     def __call__(self, batch: Batch, fraction: Fraction) -> Outcome:
         start = time.perf_counter()
         signals, tokens = self.mixtures.coded(batch)
         stages = {"raw": batch.scores(_stack(signals), time.perf_counter() - start)}
-        if self.refiner is not None:
-            stages[self.refiner.stage] = self.refiner.scores(signals, tokens, batch, fraction)
+        for refiner in self.refiners:
+            stages[refiner.stage] = refiner.scores(signals, tokens, batch, fraction)
         return Outcome(stages)
 
 
@@ -117,11 +117,11 @@ class Separated:
 
     name: str
     call: Callable[..., Any]
-    refiner: Refined | None
+    refiners: Sequence[Refined]
     notice: Notice
 
     def __call__(self, batch: Batch, fraction: Fraction) -> Outcome:
-        share = 1.0 if self.refiner is None else 0.5
+        share = 0.5 if self.refiners else 1.0
         start = time.perf_counter()
         found = self.call(
             batch.mixtures,
@@ -136,8 +136,8 @@ class Separated:
             ],
             "oracle": batch.best([*found.candidates.values()], raw[0].seconds or 0.0),
         }
-        if self.refiner is not None:
-            stages[self.refiner.stage] = self.refiner.scores(
+        for refiner in self.refiners:
+            stages[refiner.stage] = refiner.scores(
                 found.signals,
                 found.tokens,
                 batch,

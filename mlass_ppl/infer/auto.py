@@ -14,13 +14,13 @@ from .base import AnyTable, Engine, Plan, Posterior
 from .bp import BP
 from .cost import Cost, bp_cost, exact_cost
 from .exact import Exact
-from .flat import refusal
+from .flat import KEEP, refusal
 from .loopy import LoopyBP
 from .position import Position
 from .report import number, size
 from .truncated import Truncated
 
-_STATES = 1 << 20
+_STATES = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,16 @@ class Auto(Engine):
 
     memory_limit: bytes that `Exact` may take. operations_limit: multiplications that it may take
     for one token of one candidate (1e9 are some ten milliseconds on one core). A likelihood of more
-    than 2^20 joint states, which features have anew for each mixture, is never multiplied out. A
-    plan has the `choice` that was made, and prints it.
+    than 2^17 joint states, which features have anew for each mixture, is never multiplied out.
+    keep: of `Truncated`. A plan has the `choice` that was made, and prints it.
     """
 
     memory_limit: float = 4e9
     operations_limit: float = 1e9
+    keep: int = KEEP
 
     def __post_init__(self) -> None:
+        Truncated(self.keep)  # checks it
         for name in ("memory_limit", "operations_limit"):
             if not getattr(self, name) > 0:
                 raise OptionError(
@@ -89,7 +91,7 @@ class Auto(Engine):
         flat = _is_flat(graph)
         if flat and (states := _states(graph, _sizes(graph, tables))) > _STATES:
             few = f"of whose {number(states)} joint states it takes the promising ones"
-            return _truncated(graph, few), None
+            return self._truncated(graph, few), None
         if (cycle := graph.cycle()) is None:
             reason = f"BP(), since '{graph.name}' is a tree, on which one pass is exact."
             return Choice(BP(), reason), None
@@ -111,20 +113,21 @@ class Auto(Engine):
         if not why and cost.bytes() > self.memory_limit:
             why = f"Exact() would need {size(cost.bytes())}, more than is allowed"
         if why and flat:
-            return _truncated(graph, f"and {why}"), None
+            return self._truncated(graph, f"and {why}"), None
         if why:
             return Choice(LoopyBP(), f"LoopyBP(), {loop}, and {why}."), None
         return Choice(exact, f"Exact(), {loop}, and takes about {cost}."), plan
+
+    def _truncated(self, graph: MixingGraph, why: str) -> Choice:
+        sources = f"'{graph.name}' has {len(graph.sources)} sources directly under features"
+        engine = Truncated(self.keep)
+        name = "Truncated()" if engine == Truncated() else repr(engine)
+        return Choice(engine, f"{name}, since {sources}, {why}.")
 
 
 def _is_flat(graph: MixingGraph) -> bool:
     """Whether features have several sources, and nothing else, as their parents."""
     return refusal(graph) is None and any(len(factor.parents) > 1 for factor in graph.factors)
-
-
-def _truncated(graph: MixingGraph, why: str) -> Choice:
-    sources = f"'{graph.name}' has {len(graph.sources)} sources directly under features"
-    return Choice(Truncated(), f"Truncated(), since {sources}, {why}.")
 
 
 def _sizes(graph: MixingGraph, tables: Mapping[str, AnyTable] | None) -> dict[str, int]:

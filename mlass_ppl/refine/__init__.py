@@ -2,6 +2,7 @@
 
 from .base import Refinement as Refinement
 from .best import BestOf as BestOf
+from .conditional import Conditional as Conditional
 from .descent import Refine as Refine
 from .descent import refine as refine
 from .learned import Learned as Learned

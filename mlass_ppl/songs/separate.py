@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from ..errors import OptionError
 from ..estimate import Estimate
 from ..graph import MixingGraph
 from ..infer import Engine
-from ..refine import Refinement
+from ..refine import Conditional, Refinement
 from ..search import Search
 from .chunks import Chunks, segments_for
 from .files import StemFiles, StoredStems
@@ -47,7 +47,7 @@ def separate_song(
     infer: Engine | None = None,
     search: Search | None = None,
     estimate: Estimate | None = None,
-    refine: Refinement | None = None,
+    refine: Refinement | Literal["auto"] | None = "auto",
     seed: int = 0,
     batch_size: int = 4,
     memory_limit: float | None = None,
@@ -64,10 +64,12 @@ def separate_song(
     whole song, and the stems are each source times its weight: together the mixture, as far as the
     model explains it.
 
-    postfilter: Wiener() (the default) makes the stems parts of the mixture itself, channel by
-    channel and with the band that the codec lacks, so that they sum to it; None leaves them as
-    they are, the same in both channels. two_stems: one stem and `no_{stem}`, the mixture without
-    it, are all that comes out. residual: `residual`, the mixture less its stems, comes as well.
+    refine: what is done to each chunk; "auto" is Conditional() where the bundle's codecs know their
+    deviations, and nothing elsewhere. postfilter: Wiener() (the default) makes the stems parts of
+    the mixture itself, channel by channel and with the band that the codec lacks, so that they sum
+    to it; None leaves them as they are, the same in both channels. two_stems: one stem and
+    `no_{stem}`, the mixture without it, are all that comes out. residual: `residual`, the mixture
+    less its stems, comes as well.
 
     out: a folder, or StemFiles(folder, suffix=".flac", ...): stems are then written while they
     come, and memory does not grow with the song (a post-filter with iterations keeps the stems at
@@ -84,6 +86,8 @@ def separate_song(
         raise OptionError(f"postfilter takes Wiener() or None, got {postfilter!r}.")
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise OptionError(f"batch_size must be a whole number, at least 1, got {batch_size!r}.")
+    if refine == "auto":
+        refine = Conditional() if Conditional.suits(bundle) else None
     graph = compile_program(program)
     if len(alike({name: graph.leaf_weights(name) for name in graph.observed})) > 1:
         raise OptionError(

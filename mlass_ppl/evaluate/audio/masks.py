@@ -35,9 +35,11 @@ class IdealMask:
 @dataclass(frozen=True)
 class PostFilter(Refinement):
     """`Wiener` as a refinement: each estimate becomes a part of the mixture, with the mixture's own
-    phase and band. Of a program with several observed signals the first one is filtered."""
+    phase and band. Of a program with several observed signals the first one is filtered. before: a
+    refinement whose signals it filters."""
 
     wiener: Wiener = Wiener()
+    before: Refinement | None = None
 
     def __call__(
         self,
@@ -49,6 +51,8 @@ class PostFilter(Refinement):
         progress: Any = None,
     ) -> dict[str, Tensor]:
         """As `Refinement`: signals [M, 1, T]."""
+        if self.before is not None:
+            signals = self.before(bundle, signals, tokens, weights, observed)
         site, own = next(iter(weights.items()))
         stack = torch.stack([signals[name] for name in own], 1)
         filtered = self.wiener(stack, observed[site].to(stack), [*own.values()])

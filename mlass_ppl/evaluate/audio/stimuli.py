@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from ...codecs import AudioCodec
 from ...data.audio import StemDataset
 from ...declare import compile_program
 from ...errors import OptionError
+from ...refine import Conditional
 from ...shapes import joint
 from ..provenance import codec_device
 from ..records import Record
@@ -25,7 +26,7 @@ from ..rows import SILENCE, Scheme
 from ..tasks import Silence, Task
 from .baseline import Baseline
 from .batch import METRICS, StemBatch
-from .masks import IdealMask
+from .masks import IdealMask, PostFilter
 from .report import StemLayout
 from .selection import Cut, Select, Selection, song_chunks
 
@@ -90,7 +91,6 @@ class StemStimuli:
     baselines: tuple[Baseline, ...] = ()
     threshold_db: float = -40.0
     notice: Callable[[str], None] = print
-    stage: str = "wiener"
     layout: StemLayout = StemLayout()
 
     def check(self, evaluation: Evaluation, bundle: Any) -> None:
@@ -105,6 +105,12 @@ class StemStimuli:
                 f"mixtures of {max(evaluation.sources)} sources need as many stems, but there are "
                 f"{', '.join(self.stems) or 'none'}. Name them with --stems."
             )
+
+    def stages(self, bundle: Any, refine: Any) -> Mapping[str, Any]:
+        """`wiener` last; before it, where the codecs allow it, what it then filters."""
+        if not isinstance(refine, PostFilter) or not Conditional.suits(bundle):
+            return {"wiener": refine}
+        return {"conditional": Conditional(), "wiener": replace(refine, before=Conditional())}
 
     def describe(self, bundle: Any) -> dict[str, Any]:
         cut = self._cut(bundle)
