@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ._separating.saving import image_files, save, shown
 from ._separating.signals import importance, mixed
-from .errors import OptionError, SignalError
+from .errors import OptionError
 from .graph import MixingGraph
 
 if TYPE_CHECKING:
@@ -157,66 +158,39 @@ class Separation:
         ]
         return "\n".join([*lines, *(f"  notice: {notice}" for notice in self.notices)])
 
-    def plot(self, path: str | Path | None = None) -> Figure:
-        """Grid of mixtures and their sources (matplotlib), also written to `path` when given."""
-        from .draw import draw_separation
+    def _repr_html_(self) -> str | None:
+        """Of sounds, players of the first few mixtures and their stems; images have none."""
+        if self.sample_rate is None:
+            return None
+        from .audio._player import players_html
 
+        return players_html(repr(self), shown(self), self.sample_rate)
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Grid of mixtures and their sources (matplotlib), also written to `path` when given. Of
+        sounds, the spectrograms of the first few mixtures and their stems."""
+        from .draw import draw_separation, draw_spectrograms
+
+        if self.sample_rate is not None:
+            return draw_spectrograms(shown(self), self.sample_rate, path=path)
         return draw_separation(self, path)
 
     def images(self) -> dict[str, Tensor]:
         """Sources and observed signals by the names of their files, {"drums.png": [M, *signal]}.
 
-        Raises OptionError when a site's name cannot be a file's, or two files have one name.
+        Raises OptionError when a site's name cannot be a file's, or two files have one name, and
+        SignalError on sounds.
         """
-        several = len(self.importance) > 1
-        out = {f"{name}.png": self[name] for name in self.signals}
-        for site in self.importance:
-            file = f"{site}.png" if several else "mixture.png"
-            if file in out:
-                raise OptionError(
-                    f"source '{file[:-4]}' and the mixture would both be written to '{file}'. "
-                    "Rename the source in the program."
-                )
-            out[file] = self.observed[site]
-        if bad := [file for file in out if set(file) & set('/\\:*?"')]:
-            raise OptionError(
-                f"site '{bad[0][:-4]}' cannot be written to '{bad[0]}': file names cannot hold "
-                "such signs. Rename it in the program."
-            )
-        return out
+        return image_files(self)
 
     def save(self, directory: str | Path, force: bool = False) -> list[Path]:
-        """Write sources and observed signals as PNG, and the tokens as safetensors.
+        """Write sources and observed signals as PNG or WAV, and the tokens as safetensors.
 
         Files are `{source}.png` and `mixture.png`, or `{site}.png` where several signals were
-        observed, in one folder for each mixture (`{number}/`) where there are several. Raises
-        OptionError when a name cannot be a file's, and when a file is already there and `force` is
-        false; nothing is written then.
+        observed, in one folder for each mixture (`{number}/`) where there are several. Sounds are
+        written as float32 to `{source}.wav`, each source as loud as it is in the mixture, and to
+        `mixture.wav`, with a channel for each observed signal: they add up as far as the separation
+        goes. Raises OptionError when a name cannot be a file's, and when a file is already there
+        and `force` is false; nothing is written then.
         """
-        from PIL import Image
-        from safetensors.torch import save_file
-
-        if self.mixtures.ndim != 4 or self.mixtures.shape[1] != 1:
-            raise SignalError(f"only grey images are saved, got {list(self.mixtures.shape)}.")
-        directory = Path(directory)
-        folders = (
-            [directory]
-            if len(self) == 1
-            else [directory / f"{number:04d}" for number in range(len(self))]
-        )
-        plan: list[tuple[Path, Tensor]] = []
-        images = self.images()
-        for row, folder in enumerate(folders):
-            plan += [(folder / file, signals[row, 0]) for file, signals in images.items()]
-        tokens = directory / "tokens.safetensors"
-        taken = [path for path in (*(path for path, _ in plan), tokens) if path.exists()]
-        if taken and not force:
-            raise OptionError(
-                f"{taken[0]} exists ({len(taken)} files in all); pass force=True to overwrite."
-            )
-        for path, image in plan:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-            Image.fromarray(pixels).save(path)
-        save_file({name: value.contiguous() for name, value in self.tokens.items()}, tokens)
-        return [*(path for path, _ in plan), tokens]
+        return save(self, directory, force)

@@ -15,7 +15,7 @@ def _names(sources: int | Sequence[str]) -> tuple[list[str], str]:
     """Names of the sources, and how a program's own name tells them."""
     if isinstance(sources, int):
         names = [f"source_{i}" for i in range(1, sources + 1)]
-    elif isinstance(sources, str):
+    elif isinstance(sources, str) or not isinstance(sources, Sequence):
         raise GraphError(f"expected a number of sources or a list of names, got {sources!r}.")
     else:
         names = list(sources)

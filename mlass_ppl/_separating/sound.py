@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _SILENT = 1e-5
 """RMS below which a mixture is left at its level."""
 
+_LOUDEST = 1e12
+"""Samples beyond it are taken for a mistake: 32 bits do not hold their squares for long."""
+
 
 def read_waveforms(mixture: Any, codec: AudioCodec) -> tuple[Tensor, tuple[str, ...]]:
     """Mixtures float32 [M, 1, S], from whatever was given, with notices.
@@ -50,7 +53,7 @@ def read_waveforms(mixture: Any, codec: AudioCodec) -> tuple[Tensor, tuple[str, 
             f"expected float samples with full scale 1, got {signals.dtype}. Divide 16-bit samples "
             "by 32768."
         )
-    while signals.ndim < 3:
+    while 0 < signals.ndim < 3:
         signals = signals[None]
     if signals.ndim != 3 or signals.shape[1] != 1 or not signals.numel():
         raise SignalError(
@@ -60,18 +63,23 @@ def read_waveforms(mixture: Any, codec: AudioCodec) -> tuple[Tensor, tuple[str, 
         )
     if not torch.isfinite(signals).all():
         raise SignalError("the mixture holds NaN or infinite samples.")
+    if (largest := float(signals.abs().max())) > _LOUDEST:
+        raise SignalError(
+            f"the mixture has samples of {largest:.2g}, where full scale is 1 and at most "
+            f"{_LOUDEST:.0e} are taken. Were they read in the right format?"
+        )
     return signals.float(), ()
 
 
 def _read_files(paths: Any, codec: AudioCodec) -> tuple[Tensor, tuple[str, ...]]:
     from ..audio import read_audio
 
+    if other := [path for path in paths if not isinstance(path, (str, Path))]:
+        raise SignalError(
+            f"expected paths only, or tensors only, got a path and a {type(other[0]).__name__}."
+        )
     signals, notices = [], []
     for path in paths:
-        if not isinstance(path, (str, Path)):
-            raise SignalError(
-                f"expected paths only, or tensors only, got a path and a {type(path).__name__}."
-            )
         audio = read_audio(path, rate=codec.sample_rate, mono=True)
         signals.append(audio.samples)
         notices += [f"{Path(path).name}: {notice}" for notice in audio.notices]
@@ -107,8 +115,13 @@ class Sound:
         A bundle's card says how loud its sources were in training ("levels", RMS by prior); their
         mixture is brought to the level that theirs would have. Without that nothing is changed.
         """
-        if level is not None and not (isinstance(level, int | float) and level > 0):
-            raise OptionError(f"level must be a positive RMS, or None, got {level!r}.")
+        if level is not None and not (
+            isinstance(level, int | float) and not isinstance(level, bool) and 0 < level <= _LOUDEST
+        ):
+            raise OptionError(
+                f"level is the RMS of a recording, above 0 and at most {_LOUDEST:.0e}, or None; "
+                f"got {level!r}."
+            )
         first = next(iter(observed.values()))
         gains = torch.ones(len(first))
         levels = bundle.card.get("levels", {})

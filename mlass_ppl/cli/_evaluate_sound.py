@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ENGINES = ("auto", "bp")
 """What is evaluated by default."""
 
-SOUND = {"slakh": "band", "stems": "band", "fsdd": "speakers"}
+SOUND = {"slakh": "band", "stems": "band", "fsdd": "spoken"}
 """The data sets of sound, and the bundle that each is evaluated with by default."""
 
 

@@ -1,8 +1,9 @@
-"""Log densities of pairs of sums whose means and variances add up, one axis at a time."""
+"""Log densities of sums whose means and variances add up, one axis at a time."""
 
 from __future__ import annotations
 
-from math import log
+from collections.abc import Sequence
+from math import log, pi
 
 import torch
 from torch import Tensor
@@ -62,6 +63,25 @@ def pairs(y: Tensor, first: Sums, second: Sums, least: Tensor, most: Tensor) -> 
                 if axis % together == together - 1 or axis == len(least) - 1:
                     part.add_(volume.log_())
     return out
+
+
+def combined(
+    y: Tensor, centres: Sequence[Tensor], spreads: Sequence[Tensor], noise: float
+) -> Tensor:
+    """Log densities of features y [M, D] in all configurations of some parents, nats [M, C],
+    row-major. centres, spreads: of each parent's tokens along the axes, [K_i, D]."""
+    rank, out = len(centres), None
+    for axis in range(y.shape[1]):
+        rest = y[:, axis].reshape(-1, *[1] * rank)
+        variance = y.new_full((), noise)
+        for place, (centre, spread) in enumerate(zip(centres, spreads, strict=True)):
+            shape = [-1 if place == other else 1 for other in range(rank)]
+            rest = rest - centre[:, axis].to(y).reshape(shape)
+            variance = variance + spread[:, axis].to(y).reshape(shape)
+        term = rest.square_() / variance + variance.log()
+        out = term if out is None else out.add_(term)
+    assert out is not None  # a feature has a width
+    return out.add_(y.shape[1] * log(2 * pi)).mul_(-0.5).flatten(1)
 
 
 def _factors(least: Tensor, most: Tensor, dtype: torch.dtype) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import TableError
 from .cells import CellMoments
-from .diagonal import Sums, pairs
+from .diagonal import Sums, combined, pairs
 from .feature import FeatureTable
 from .precision import Precisions
 from .smoothing import Shrink
@@ -156,7 +156,10 @@ class LinearGaussianTable(FeatureTable):
                 f"{self.parents} is too much. Use infer=Truncated(), which looks at the promising "
                 "ones, or declare partial mixtures, as in chain(n)."
             )
-        flat = self._along_axes(features) if self.diagonal else self._each(features)
+        if self.diagonal:
+            flat = combined(self.along(features), self.centres, self.spreads, self.noise)
+        else:
+            flat = self._each(features)
         if self.power != 1:
             flat = flat.mul_(self.power)
         return flat.reshape(-1, *self.parents).to(features)
@@ -199,22 +202,6 @@ class LinearGaussianTable(FeatureTable):
         least = torch.stack([spread.amin(0) for spread in self.spreads]).sum(0)
         most = torch.stack([spread.amax(0) for spread in self.spreads]).sum(0)
         return least + self.noise, most + self.noise
-
-    def _along_axes(self, features: Tensor) -> Tensor:
-        """Log densities [M, C], float64, without the power."""
-        y = self.along(features)
-        rank, out = len(self.means), None
-        for axis in range(self.width):
-            rest = y[:, axis].reshape(-1, *[1] * rank)
-            variance = y.new_full((), self.noise)
-            for place, (centre, spread) in enumerate(zip(self.centres, self.spreads, strict=True)):
-                shape = [-1 if place == other else 1 for other in range(rank)]
-                rest = rest - centre[:, axis].to(y).reshape(shape)
-                variance = variance + spread[:, axis].to(y).reshape(shape)
-            term = rest.square_() / variance + variance.log()
-            out = term if out is None else out.add_(term)
-        assert out is not None  # a feature has a width
-        return out.add_(self.width * log(2 * pi)).mul_(-0.5).flatten(1)
 
     def _each(self, features: Tensor) -> Tensor:
         """Log densities [M, C] under covariances of their own, float64, without the power."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..codecs import AudioVQ
-from ..errors import OptionError
+from ..errors import OptionError, SignalError
 from ..evaluate.audio import sdr
 from .fit import OneCycle, fit
 
@@ -106,16 +106,25 @@ def train_audio_codec(
     training mixture; 1 trains on the segments alone. run: folder of the checkpoints, one an epoch;
     `resume` continues the newest one there.
 
-    Raises OptionError on impossible options and where the checkpoint is of another training, and
-    DataError on less than one batch of segments.
+    Raises OptionError on impossible options and where the checkpoint is of another training,
+    SignalError on segments of another shape, and DataError on less than one batch of them.
     """
     if sources < 1 or epochs < 1 or not spectral >= 0:
         raise OptionError(
             f"sources and epochs must be at least 1 and spectral at least 0, got {sources}, "
             f"{epochs} and {spectral}."
         )
+    if segments.ndim != 2 or not segments.is_floating_point():
+        raise SignalError(
+            f"expected segments float [N, S], got {segments.dtype} {list(segments.shape)}."
+        )
+    if spectral and segments.shape[1] <= max(_WINDOWS) // 2:
+        raise OptionError(
+            f"segments of {segments.shape[1]:,} samples are no longer than half a window of the "
+            f"spectra ({max(_WINDOWS):,} samples). Take longer ones, or spectral=0."
+        )
     lightning.seed_everything(seed, verbose=False)
-    own = codec.lasting(segments.shape[1])  # shares its weights
+    own = codec.lasting(segments.shape[1]).train()  # shares its weights
     fit(
         _DecoderTraining(own, sources, rate, spectral),
         segments,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,10 @@ import lightning
 import torch
 from torch import Tensor
 
-from ..errors import OptionError
+from ..errors import OptionError, PriorError
 from ..priors import CausalLM, gpt2_config
 from .fit import OneCycle, fit
+from .fit import _checksum as checksum
 
 
 class _PriorTraining(lightning.LightningModule):
@@ -73,6 +76,7 @@ def train_prior(
     epochs: int = 12,
     batch_size: int = 128,
     rate: float = 1.5e-3,
+    start: CausalLM | None = None,
     seed: int = 0,
     run: str | Path = "runs/prior",
     resume: bool = True,
@@ -80,19 +84,22 @@ def train_prior(
 ) -> CausalLM:
     """Train a small GPT-2 on tokens int64 [N, T] in [0, alphabet).
 
-    run: folder of the checkpoints, one an epoch; `resume` continues the newest one there, also for
-    more epochs than it began with.
+    rate: learning rate at its highest. start: a prior to go on from instead of from random weights;
+    its sizes count and not those given, and it is left alone. run: folder of the checkpoints, one
+    an epoch; `resume` continues the newest one there, also for more epochs than it began with.
 
-    Raises OptionError on impossible options and where the checkpoint is of another training, and
-    DataError on less than one batch of tokens.
+    Raises OptionError on impossible options and where the checkpoint is of another training,
+    PriorError where `start` is of another alphabet or length, and DataError on less than one batch
+    of tokens.
     """
-    from transformers import GPT2LMHeadModel
-
     if epochs < 1:
         raise OptionError(f"epochs must be at least 1, got {epochs}.")
     lightning.seed_everything(seed, verbose=False)
-    sizes = {"width": width, "layers": layers, "heads": heads}
-    prior = CausalLM(GPT2LMHeadModel(gpt2_config(alphabet, tokens.shape[1], **sizes)), alphabet)
+    sizes: dict[str, Any] = {"width": width, "layers": layers, "heads": heads}
+    if start is None:
+        prior = _new(alphabet, tokens.shape[1], sizes)
+    else:
+        prior, sizes = _copy(start, alphabet, tokens.shape[1]), {"start": _sum_of(start)}
     module = _PriorTraining(prior, rate)
     fit(
         module,
@@ -110,3 +117,25 @@ def train_prior(
         **sizes,
     )
     return prior.eval()
+
+
+def _new(alphabet: int, length: int, sizes: dict[str, Any]) -> CausalLM:
+    from transformers import GPT2LMHeadModel
+
+    return CausalLM(GPT2LMHeadModel(gpt2_config(alphabet, length, **sizes)), alphabet)
+
+
+def _copy(start: CausalLM, alphabet: int, length: int) -> CausalLM:
+    if start.alphabet != alphabet or start.length is None or start.length < length:
+        raise PriorError(
+            f"the prior to go on from knows {start.alphabet} tokens and lengths up to "
+            f"{start.length}; the training tokens are {length} of {alphabet}. Give the prior of "
+            "this codec, or begin anew with start=None."
+        )
+    return copy.deepcopy(start).cpu().float().requires_grad_(True).train()
+
+
+def _sum_of(prior: CausalLM) -> str:
+    """Checksum of all weights."""
+    parts = [checksum(tensor.detach().cpu()) for tensor in prior.state_dict().values()]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
