@@ -76,8 +76,8 @@ def spoken(
         sizes = QUICK if quick else SPOKEN
         with progress_bar(sizes.pieces(len(SPEAKERS))) as piece:
             make_spoken(
-                out, data_root, sizes=sizes, seed=seed, device=device, run=run, resume=resume,
-                piece=piece, told=_told,
+                out, data_root, sizes=sizes, speakers=SPEAKERS, seed=seed, device=device, run=run,
+                resume=resume, piece=piece, told=_told,
             )  # fmt: skip
         say(f"bundle in {out}; see {out / 'README.md'}")
 
