@@ -15,12 +15,14 @@ def _names(sources: int | Sequence[str]) -> tuple[list[str], str]:
     """Names of the sources, and how a program's own name tells them."""
     if isinstance(sources, int):
         names = [f"source_{i}" for i in range(1, sources + 1)]
-    elif isinstance(sources, str) or not isinstance(sources, Sequence):
-        raise GraphError(f"expected a number of sources or a list of names, got {sources!r}.")
     else:
-        names = list(sources)
+        listed = isinstance(sources, Sequence) and not isinstance(sources, str)
+        names = list(sources) if listed else []
     if len(names) < 2:
-        raise GraphError(f"a mixture has two or more sources, got {sources!r}.")
+        raise GraphError(
+            f"a mixture has two or more sources, got n={sources!r}. Give their number, or a "
+            "list of names."
+        )
     return names, str(sources) if isinstance(sources, int) else ", ".join(map(str, names))
 
 

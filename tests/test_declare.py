@@ -126,7 +126,7 @@ def test_a_site_has_a_name_and_prints_itself():
 
 REFUSED = {
     "no program": (5, r"expected a program, .* got int\. Pass the function itself"),
-    "argument": (chain, r"missing a required argument: 'n'; .* takes none\. Wrap it"),
+    "argument": (chain, r"missing a required argument: 'sources'; .* takes none\. Wrap it"),
     "returns nothing": (lambda: None, r"returned None; expected the observed mixture site"),
     "returns no site": (lambda: (source("a"), 3), "returned 3; expected the observed mixture"),
     "empty tuple": (lambda: (source("a"), ())[1], r"observes nothing: return the site"),

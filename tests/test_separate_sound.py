@@ -415,6 +415,7 @@ def test_plots_are_spectrograms_of_mixture_and_stems(
 
 
 def test_notebooks_have_players(one: Separation, three: Separation, bundle: Bundle) -> None:
+    pytest.importorskip("IPython")
     html = one._repr_html_()
     assert html is not None
     assert html.count("<audio") == 4

@@ -275,11 +275,11 @@ def test_named_sources_take_the_priors_of_their_names(bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (1, "two or more sources, got 1"),
-        (["bass"], r"two or more sources, got \['bass'\]"),
+        (1, "two or more sources, got n=1"),
+        (["bass"], r"two or more sources, got n=\['bass'\]"),
         ([], "two or more sources"),
-        (0, "two or more sources, got 0"),
-        ("bass", "a number of sources or a list of names, got 'bass'"),
+        (0, "two or more sources, got n=0"),
+        ("bass", "got n='bass'. Give their number, or a list of names"),
         (["bass", "bass"], "bass"),
         (["bass", 3], "3"),
         (["bass", ""], "name"),

@@ -87,17 +87,17 @@ def _files(
     sources: Mapping[str, Tensor], given: Mapping[str, Tensor], suffix: str
 ) -> dict[str, Tensor]:
     """Signals by file name. Raises OptionError where a name cannot be a file's, or two are one."""
+    if both := [name for name in given if name in sources]:
+        raise OptionError(
+            f"source '{both[0]}' and the mixture would both be written to '{both[0]}{suffix}'. "
+            "Rename the source in the program."
+        )
     for name in (*sources, *given):
         if set(name) & set('/\\:*?"'):
             raise OptionError(
                 f"site '{name}' cannot be written to '{name}{suffix}': file names cannot hold "
                 "such signs. Rename it in the program."
             )
-    if both := [name for name in given if name in sources]:
-        raise OptionError(
-            f"source '{both[0]}' and the mixture would both be written to '{both[0]}{suffix}'. "
-            "Rename the source in the program."
-        )
     return {f"{name}{suffix}": signals for name, signals in {**sources, **given}.items()}
 
 

@@ -79,7 +79,7 @@ def evaluate(
         typer.Option(help="Folder of the data (default: $MLASS_DATA for MNIST and fsdd)."),
     ] = None,
     bundle: Annotated[
-        str | None, typer.Option(help="Bundle of sound (default: band; for fsdd speakers).")
+        str | None, typer.Option(help="Bundle of sound (default: band; for fsdd spoken).")
     ] = None,
     stems: Annotated[
         list[str] | None,
