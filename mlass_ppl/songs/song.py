@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..audio import write_stems
+from ..audio._player import player, players_html
 from ..audio.write import Clip, Encoding
-from ..errors import MlassError, OptionError
+from ..errors import OptionError
 from .recording import Recording
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Song:
             raise OptionError(
                 f"start is from 0 to {self.recording.seconds:.2f} s, the song's end; got {start!r}."
             )
-        return _player(signal[:, first:last], self.rate)
+        return player(signal[:, first:last], self.rate)
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """Spectrograms of the mixture and its stems (matplotlib), also written to `path`."""
@@ -101,14 +101,11 @@ class Song:
 
     def _repr_html_(self) -> str:
         """Players of the mixture and of each stem, the first half minute of them."""
-        from html import escape
-
-        rows = [("mixture", self.play()), *((name, self.play(name)) for name in self)]
-        cells = "".join(
-            f"<tr><th>{escape(name)}</th><td>{player._repr_html_()}</td></tr>"
-            for name, player in rows
-        )
-        return f"<pre>{escape(repr(self))}</pre><table>{cells}</table>"
+        last = round(_PLAYED * self.rate)
+        signals = {"mixture": self.mixture[:, :last]}
+        # Copies: a piece would keep the whole of what was read from a file.
+        signals |= {name: self[name][:, :last].clone() for name in self}
+        return players_html(repr(self), signals, self.rate)
 
     def __repr__(self) -> str:
         made = ", ".join(
@@ -124,17 +121,3 @@ class Song:
             f"  separated in {self.seconds:.1f} s (real-time factor {self.real_time_factor:.2f})",
         ]
         return "\n".join([*lines, *(f"  notice: {notice}" for notice in self.notices)])
-
-
-def _player(signal: Tensor, rate: int) -> Any:
-    from ..audio._libraries import soundfile
-
-    try:
-        from IPython.display import Audio
-    except ImportError as error:
-        raise MlassError(f"players need IPython ({error}): pip install ipython.") from error
-    buffer = io.BytesIO()
-    level = max(1.0, float(signal.abs().max()))
-    columns = (signal / level).T.contiguous().numpy()
-    soundfile().write(buffer, columns, rate, format="FLAC")  # half of a WAV, and every sample
-    return Audio(data=buffer.getvalue(), rate=rate)
