@@ -94,21 +94,33 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def read_images(mixture: Any, shape: tuple[int, ...]) -> tuple[Tensor, tuple[str, ...]]:
-    """Mixtures float32 [M, *shape] in [0, 1], from whatever was given, with notices."""
+def paths_in(mixture: Any) -> Sequence[Any] | None:
+    """What is to be read from files: a path, or a list that holds one; None where nothing is."""
     if isinstance(mixture, (str, Path)):
-        return _read_files([mixture], shape)
+        return [mixture]
     if isinstance(mixture, (list, tuple)) and any(isinstance(x, (str, Path)) for x in mixture):
-        return _read_files(mixture, shape)
+        return mixture
+    return None
+
+
+def as_tensor(mixture: Any, what: str) -> Tensor:
+    """A tensor of numbers that were given in memory. Raises SignalError on anything else than
+    `what`."""
     try:
         # a copy: arrays may be read-only or run backwards, which tensors cannot
-        signals = torch.as_tensor(
-            np.array(mixture) if isinstance(mixture, np.ndarray) else mixture
-        ).detach()
+        numbers = np.array(mixture) if isinstance(mixture, np.ndarray) else mixture
+        return torch.as_tensor(numbers).detach()
     except (TypeError, ValueError, RuntimeError) as error:
         raise SignalError(
-            f"expected an image tensor, an array or a path, got {type(mixture).__name__} ({error})."
+            f"expected {what} tensor, an array or a path, got {type(mixture).__name__} ({error})."
         ) from error
+
+
+def read_images(mixture: Any, shape: tuple[int, ...]) -> tuple[Tensor, tuple[str, ...]]:
+    """Mixtures float32 [M, *shape] in [0, 1], from whatever was given, with notices."""
+    if (paths := paths_in(mixture)) is not None:
+        return _read_files(paths, shape)
+    signals = as_tensor(mixture, "an image")
     given = list(signals.shape)
     if signals.is_complex() or signals.dtype == torch.bool:
         raise SignalError(f"expected real pixel values in [0, 1], got {signals.dtype}.")

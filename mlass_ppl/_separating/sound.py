@@ -8,7 +8,6 @@ from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -16,6 +15,7 @@ from torch.nn.functional import pad
 from ..codecs import AudioCodec, Codec
 from ..errors import CodecError, OptionError, SignalError
 from ..graph import MixingGraph
+from .inputs import as_tensor, paths_in
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -33,20 +33,9 @@ def read_waveforms(mixture: Any, codec: AudioCodec) -> tuple[Tensor, tuple[str, 
     mixture: waveforms [S], [1, S] or [M, 1, S] at the codec's rate, or a sound file or a list of
     them, which are read as mono and resampled.
     """
-    if isinstance(mixture, (str, Path)):
-        return _read_files([mixture], codec)
-    if isinstance(mixture, (list, tuple)) and any(isinstance(x, (str, Path)) for x in mixture):
-        return _read_files(mixture, codec)
-    try:
-        # a copy: arrays may be read-only or run backwards, which tensors cannot
-        signals = torch.as_tensor(
-            np.array(mixture) if isinstance(mixture, np.ndarray) else mixture
-        ).detach()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise SignalError(
-            f"expected a waveform tensor, an array or a path, got {type(mixture).__name__} "
-            f"({error})."
-        ) from error
+    if (paths := paths_in(mixture)) is not None:
+        return _read_files(paths, codec)
+    signals = as_tensor(mixture, "a waveform")
     given = list(signals.shape)
     if not signals.is_floating_point():
         raise SignalError(

@@ -1,4 +1,4 @@
-"""Weights of a Hugging Face codec from a folder or the Hub, never from a pickle."""
+"""Weights of a Hugging Face codec from a folder or the Hub, as safetensors alone."""
 
 from __future__ import annotations
 
