@@ -34,6 +34,7 @@ from .errors import TableError as TableError
 from .errors import UnseenToken as UnseenToken
 from .estimate import Candidates as Candidates
 from .estimate import Estimate as Estimate
+from .estimate import Expectation as Expectation
 from .estimate import Mean as Mean
 from .estimate import MostProbable as MostProbable
 from .estimate import Nearest as Nearest
@@ -91,3 +92,4 @@ from .tables import Moments as Moments
 from .tables import Shrink as Shrink
 from .tables import Table as Table
 from .tables import count as count
+from .watch import Watched as Watched

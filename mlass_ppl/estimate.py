@@ -25,7 +25,8 @@ class Candidates:
     candidate's mixtures and what was observed, [M, C]. log_prior: of each candidate's tokens, nats
     [M, C]. log_weights: of the search, normalised over the candidates or not, [M, C].
     interchangeable: groups of sources that program and priors treat alike, so that exchanging
-    their signals gives another candidate just as good.
+    their signals gives another candidate just as good. expected: signals of the expected latents,
+    {source: [M, *signal]}, where the estimate is `Expectation`.
     """
 
     signals: Mapping[str, Tensor]
@@ -33,6 +34,7 @@ class Candidates:
     log_prior: Tensor
     log_weights: Tensor
     interchangeable: Sequence[Sequence[str]] = ()
+    expected: Mapping[str, Tensor] | None = None
 
     def of(self, chosen: Tensor) -> dict[str, Tensor]:
         """Signals {source: [M, *signal]} of one candidate of each mixture, int64 [M]."""
@@ -111,6 +113,40 @@ class Mean:
             name: torch.einsum("mc,mc...->m...", shares.to(values), values)
             for name, values in ordered.items()
         }
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """The posterior mean of the latents, decoded: at each position every candidate's marginals
+    count in full, not only the token that it drew.
+
+    A Rao-Blackwellised `Mean` (Casella and Robert, 1996): candidates of `SMC` that descend from one
+    parent no longer agree on a token that the posterior leaves open. Candidates are weighted by the
+    evidence up to `lag` positions later (fixed-lag smoothing; Kitagawa, 1996). The tokens that are
+    reported are those of the candidate nearest to what was observed.
+
+    `separate` raises OptionError where sources are interchangeable, of one prior and weight: their
+    marginals are alike, and so would be their means.
+    """
+
+    lag: int = 2
+
+    def __post_init__(self) -> None:
+        if isinstance(self.lag, bool) or not isinstance(self.lag, int) or self.lag < 0:
+            raise OptionError(
+                f"Expectation(lag=...) is a number of positions, 0 or more, got {self.lag!r}."
+            )
+
+    def choose(self, candidates: Candidates) -> Tensor:
+        return candidates.errors.argmin(1)
+
+    def signals(self, candidates: Candidates, chosen: Tensor) -> dict[str, Tensor]:
+        if candidates.expected is None:
+            raise OptionError(
+                "Expectation() needs the marginals of every position, which only separate() knows: "
+                "use Mean() for candidates of your own."
+            )
+        return dict(candidates.expected)
 
 
 def _ordered(signals: Mapping[str, Tensor], first: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ._separating.chunks import Memory, check_limit, join, run_chunks
+from ._separating.estimating import posterior_mean
 from ._separating.inputs import check_parts, read_images, read_observed
 from ._separating.loop import TokenLoop, Unseen
 from ._separating.signals import importance
@@ -21,12 +22,13 @@ from .bundle import Bundle
 from .codecs import AudioCodec
 from .declare import Program, compile_program
 from .errors import ConvergenceWarning, OptionError
-from .estimate import Estimate, Mean
+from .estimate import Estimate
 from .graph import MixingGraph
 from .infer import Auto, Engine
 from .refine import BestOf, Learned, Refine, Refinement
 from .search import SMC, Search
 from .separation import Separation
+from .watch import Watch
 
 Progress = Callable[[int, int], None]
 
@@ -49,6 +51,7 @@ def separate(
     keep_candidates: bool = False,
     on_unseen: Unseen = "error",
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Separation:
     """Take one or many mixtures apart into the sources of a program.
 
@@ -59,18 +62,19 @@ def separate(
     signal}. The codec gives the evidence that each observed site declares: tokens, log weights or
     features.
 
-    infer: the engine (default Auto()); search: how candidates grow (default SMC(64));
-    estimate: how they become one separation (default Mean(), the posterior mean; Nearest() is
-    LASS's choice); refine: what follows (default nothing): Learned() by the bundle's network,
-    Refine() by gradient steps, or a `Refinement` of one's own. seed, streams: mixture i draws from
-    its own random stream (seed, streams[i]), streams 0..M-1 by default, so its result does not
-    depend on what else is in the batch. level: RMS of the recording that waveforms are cut from
-    (default: each one's own); they are separated at the level that the bundle was trained at, and
-    given back at theirs. batch_size: the most mixtures at once; fewer where they would take more
-    than memory_limit, in bytes, beside models, tables and results, and half as many again, with a
-    notice, where the machine runs out of memory. That changes no result. on_unseen: an observed
-    token that no table entry explains is an error, or ("prior") its position is skipped, with a
-    notice. progress: called with (done, total) token steps.
+    infer: the engine (default Auto()); search: how candidates grow (default SMC(64)); estimate: how
+    they become one separation (default the posterior mean: Mean() of images and Expectation() of
+    sounds whose sources differ; Nearest() is LASS's choice); refine: what follows (default
+    nothing): Learned() by the bundle's network, Refine() by gradient steps, or a `Refinement` of
+    one's own. seed, streams: mixture i draws from its own random stream (seed, streams[i]), streams
+    0..M-1 by default, so its result does not depend on what else is in the batch. level: RMS of the
+    recording that waveforms are cut from (default: each one's own); they are separated at the level
+    that the bundle was trained at, and given back at theirs. batch_size: the most mixtures at once;
+    fewer where they would take more than memory_limit, in bytes, beside models, tables and results,
+    and half as many again, with a notice, where the machine runs out of memory. That changes no
+    result. on_unseen: an observed token that no table entry explains is an error, or ("prior") its
+    position is skipped, with a notice. progress: called with (done, total) token steps. watch:
+    called at each position with its posterior and tokens (`Watched`).
 
     Raises SignalError, OptionError, GraphError, TableError, BundleError, CodecError, PriorError,
     UnseenToken and the engines' errors (PlanError, EngineError).
@@ -87,7 +91,7 @@ def separate(
     graph = compile_program(program)
     engine: Engine = infer if infer is not None else Auto()
     search = search if search is not None else SMC()
-    estimate = estimate if estimate is not None else Mean()
+    estimate = estimate if estimate is not None else posterior_mean(graph, bundle)
     codec, sound = bundle.codec, None
     _check_sound(graph, bundle, refine, level)
     if isinstance(codec, AudioCodec):
@@ -115,7 +119,7 @@ def separate(
         report = None
         if progress is not None:
             report = _offset(progress, done * loop.length, chunks * loop.length)
-        return loop.run(_cut(observed, rows), random, report)
+        return loop.run(_cut(observed, rows), random, report, watch, rows.start)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # one notice says it for all positions

@@ -35,6 +35,9 @@ class Separation:
     not tempered, summed over sources and positions, nats, float64 [M, C]. log_weights: what the
     search made of each candidate, nats, float64 [M, C]: its evidence (`Sample`, `Greedy`), that
     since the last resampling (`SMC`), or log p(sources, observed), -inf for copies (`Beam`).
+    variances: where the estimate is `Expectation` and the codecs know their deviations, those of
+    each frame's cosine coefficients given what was observed, {source: [M, T, hop]}, in squared
+    units of the codec's latents; else None.
     sample_rate: of waveforms, in Hz; None for images.
     seconds, refine_seconds: wall time of all M mixtures together. settings: engine (and, of
     `Auto`, which one it picked), search, bundle and seed. notices: what went otherwise than asked.
@@ -52,6 +55,7 @@ class Separation:
     candidate_tokens: Mapping[str, Tensor] = field(default_factory=dict)
     log_prior: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     log_weights: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    variances: Mapping[str, Tensor] | None = None
     sample_rate: int | None = None
     seconds: float = 0.0
     refine_seconds: float = 0.0

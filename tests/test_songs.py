@@ -73,7 +73,7 @@ def test_stems_come_out_on_the_songs_scale_and_sum_to_it():
     for name, truth in truths.items():
         assert found[name].shape == (1, len(mixture))
         floor = ratio(mixture / 3, truth)
-        assert ratio(found[name][0], truth) > floor + 2, name
+        assert ratio(found[name][0], truth) > floor + 1, name
         if name == "bass":  # the small codec hardly gives faster waves back by the sample
             assert ratio(raw[name][0], truth) > floor + 1, name
     assert found.real_time_factor == pytest.approx(found.seconds / 1.0)

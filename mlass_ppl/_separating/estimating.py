@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..codecs import Codec
-from ..estimate import Candidates, Estimate
+from ..codecs import AudioCodec, Codec
+from ..errors import OptionError
+from ..estimate import Candidates, Estimate, Expectation, Mean
 from ..graph import MixingGraph
 from .chunks import join
-from .signals import mixed
+from .expecting import Expected, decoded
+from .signals import interchangeable, mixed
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
 
 
 @dataclass(frozen=True)
@@ -35,32 +40,42 @@ class Estimating:
         tokens: Mapping[str, Tensor],
         log_prior: Tensor,
         weights: Tensor,
+        expected: Mapping[str, Expected] | None = None,
     ) -> dict[str, Any]:
         """Signals, errors and the chosen candidate of mixtures {observed site: [M, *signal]} with
-        candidates {source: int64 [M, C, T]}, as the fields of a `Separation`.
+        candidates {source: int64 [M, C, T]}, as the fields of a `Separation`. expected: where the
+        estimate is of them.
 
         Mixture by mixture: only the candidates of one are decoded at once, and their rounding
         depends on no other.
         """
         parts = []
+        means = _decoded(self.codecs, expected)
         for row in range(len(weights)):
             one = slice(row, row + 1)
-            decoded = {
+            signals = {
                 name: self.codecs[name].decode(own[row])[None] for name, own in tokens.items()
             }
-            errors = self._errors({name: signal[one] for name, signal in observed.items()}, decoded)
-            candidates = Candidates(decoded, errors, log_prior[one], weights[one], self.groups)
+            errors = self._errors({name: signal[one] for name, signal in observed.items()}, signals)
+            mean = None if means is None else {name: own[one] for name, own in means.items()}
+            told = log_prior[one], weights[one]
+            candidates = Candidates(signals, errors, *told, self.groups, mean)
             chosen = self.estimate.choose(candidates)
             part = {
                 "signals": self.estimate.signals(candidates, chosen),
                 "tokens": {name: own[one, int(chosen)] for name, own in tokens.items()},
                 "errors": errors,
                 "chosen": chosen,
-                "candidates": decoded if self.keep else None,
+                "candidates": signals if self.keep else None,
             }
             parts.append(part)
         joined: dict[str, Any] = join(parts)
-        return joined
+        known = {
+            name: own.variances
+            for name, own in (expected or {}).items()
+            if own.variances is not None
+        }
+        return joined | {"variances": known if known.keys() == tokens.keys() else None}
 
     def _errors(self, observed: Mapping[str, Tensor], decoded: Mapping[str, Tensor]) -> Tensor:
         """Mean squared error between the candidates' mixtures and what was observed, [M, C]."""
@@ -70,3 +85,30 @@ class Estimating:
             error = (mixtures - observed[name][:, None]).square().flatten(2).mean(2)
             out.append(share * error)
         return torch.stack(out).sum(0)
+
+
+def posterior_mean(graph: MixingGraph, bundle: Bundle) -> Estimate:
+    """What `separate` answers by default."""
+    groups = interchangeable(graph, bundle.prior_key)
+    apart = all(len(group) == 1 for group in groups)
+    return Expectation() if apart and isinstance(bundle.codec, AudioCodec) else Mean()
+
+
+def check_told_apart(groups: Sequence[Sequence[str]]) -> None:
+    """Raise OptionError where sources are interchangeable: their expectations would be alike."""
+    for group in groups:
+        if len(group) > 1:
+            raise OptionError(
+                f"Expectation() needs sources that can be told apart, but {list(group)} have the "
+                "same prior and weight, so that their marginals are alike: use Mean(), which puts "
+                "the candidates into one order first, or give the sources labels."
+            )
+
+
+def _decoded(
+    codecs: Mapping[str, Codec], expected: Mapping[str, Expected] | None
+) -> dict[str, Tensor] | None:
+    """Signals {source: [M, *signal]} of the expected latents."""
+    if expected is None:
+        return None
+    return {name: torch.cat(list(decoded(codecs[name], own))) for name, own in expected.items()}

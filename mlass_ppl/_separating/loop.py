@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..bundle import Bundle
 from ..errors import UnseenToken
-from ..estimate import Estimate
+from ..estimate import Estimate, Expectation
 from ..graph import MixingGraph
 from ..infer import Engine, Plan, Posterior
 from ..search import Search
-from .estimating import Estimating
+from ..watch import Watch, Watched
+from .estimating import Estimating, check_told_apart
+from .expecting import Expecting
 from .observations import Observer, unseen
 from .pasts import SourcePriors
 from .signals import interchangeable
@@ -33,6 +35,18 @@ class _Counts:
     skipped: int = 0
     asked: int = 0
     unsettled: int = 0
+
+
+class _Found(NamedTuple):
+    """One position: the posterior of the candidates before it, which mixtures were skipped [M],
+    tokens and parents of those after it, their weights and evidence [M, C]."""
+
+    posterior: Posterior
+    skip: Tensor
+    tokens: dict[str, Tensor]
+    parents: Tensor | None
+    weights: Tensor
+    evidence: Tensor
 
 
 class TokenLoop:
@@ -55,8 +69,11 @@ class TokenLoop:
     ) -> None:
         self.graph, self.search, self.on_unseen = graph, search, on_unseen
         groups = interchangeable(graph, bundle.prior_key)
-        codecs = {name: bundle.codec_of(graph, name) for name in graph.sources}
-        self._estimated = Estimating(graph, codecs, estimate, groups, shares, keep)
+        self._codecs = {name: bundle.codec_of(graph, name) for name in graph.sources}
+        self._lag = estimate.lag if isinstance(estimate, Expectation) else None
+        if self._lag is not None:
+            check_told_apart(groups)
+        self._estimated = Estimating(graph, self._codecs, estimate, groups, shares, keep)
         self.observer = Observer(graph, bundle)
         self.plan: Plan = engine.plan(graph, bundle.tables(graph, engine.factors(graph)))
         self.priors = SourcePriors(graph, bundle)
@@ -69,14 +86,18 @@ class TokenLoop:
         observed: Mapping[str, Tensor],
         random: list[torch.Generator],
         progress: Callable[[int], None] | None,
+        watch: Watch | None = None,
+        first: int = 0,
     ) -> dict[str, Any]:
         """Separate mixtures {observed site: [M, *signal]}, each with its own random stream; the
-        fields of a `Separation` by name. progress: called with the number of positions done."""
+        fields of a `Separation` by name. progress: called with the number of positions done. first:
+        number of the first mixture, for `watch`."""
         m, c = len(random), self.search.candidates
         given = self.observer(observed)
         pasts = self.priors.start(m, c)
         drawn: dict[str, Tensor] | None = None
         history: list[tuple[dict[str, Tensor], Tensor | None, Tensor]] = []
+        expecting = None if self._lag is None else Expecting(self._codecs, self._lag)
         weights, counts = self.search.start(m), _Counts(self._engine)
         log_prior = torch.zeros(m, c, dtype=torch.float64)
         for t in range(self.length):
@@ -90,21 +111,27 @@ class TokenLoop:
                 found = self._position(here, log_priors, random, weights, counts)
             except UnseenToken as error:
                 raise UnseenToken(f"at position {t} of {self.length}: {error}") from error
-            drawn, parents, weights, evidence = found
-            history.append((drawn, parents, evidence))
+            if expecting is not None:
+                expecting.add(_marginals(found, log_priors), _told(found, weights), found.parents)
+            drawn, parents, weights = found.tokens, found.parents, found.weights
+            history.append((drawn, parents, found.evidence))
+            if watch is not None:
+                place = first, t, self.length
+                watch(Watched(*place, found.posterior, drawn, parents, weights))
             told = pasts.score(drawn, parents)
             if parents is not None:
                 log_prior = log_prior.gather(1, parents)
-                first = torch.arange(m, device=parents.device)[:, None] * c
-                pasts.reorder((first + parents).flatten())
+                rows = torch.arange(m, device=parents.device)[:, None] * c
+                pasts.reorder((rows + parents).flatten())
             log_prior += told
             if progress is not None:
                 progress(t + 1)
         del pasts, log_priors  # what comes now needs memory of its own
         tokens, evidence = _traced(history)
+        expected = None if expecting is None else expecting.expected()
         self._counts.append(counts)  # a chunk that runs out of memory counts when it is done again
         return {
-            **self._estimated(observed, tokens, log_prior, weights),
+            **self._estimated(observed, tokens, log_prior, weights, expected),
             "candidate_tokens": tokens,
             "evidence": evidence,
             "log_prior": log_prior,
@@ -132,9 +159,8 @@ class TokenLoop:
         random: list[torch.Generator],
         weights: Tensor,
         counts: _Counts,
-    ) -> tuple[dict[str, Tensor], Tensor | None, Tensor, Tensor]:
-        """Tokens of one position, which candidate each continues, the candidates' weights and the
-        evidence [M, C]."""
+    ) -> _Found:
+        """One position of mixtures that have each its own random stream."""
         skip = torch.zeros(len(random), dtype=torch.bool, device=weights.device)
         if self.on_unseen == "prior":
             skip, evidence = unseen(self.graph, self.plan.seen, evidence)
@@ -165,7 +191,8 @@ class TokenLoop:
             onwards = self.search.blind(log_prior, streams)
             out[name] = out[name].clone()
             out[name][rows] = torch.where(blind[rows], onwards, out[name][rows])
-        return out, parents, weights, torch.where(skip[:, None], 0.0, log_evidence)
+        told = torch.where(skip[:, None], 0.0, log_evidence)
+        return _Found(posterior, skip, out, parents, weights, told)
 
 
 def _traced(
@@ -187,6 +214,24 @@ def _traced(
             line = parents if line is None else parents.gather(1, line)
     found = {name: torch.stack(own[::-1], 2) for name, own in tokens.items()}
     return found, torch.stack(evidence[::-1], 2)
+
+
+def _told(found: _Found, weights: Tensor) -> Tensor:
+    """Log weights [M, C] of the candidates before a position with the evidence of it."""
+    told = weights + found.posterior.log_evidence.to(weights)
+    lost = found.skip | (told == float("-inf")).all(1)
+    return torch.where(lost[:, None], weights, told)
+
+
+def _marginals(found: _Found, log_priors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """p(token) of each source [M, C, K]; by its prior alone where a mixture is skipped or the
+    tables leave a candidate nothing."""
+    marginals, out = found.posterior.marginals(), {}
+    for name, log_prior in log_priors.items():
+        own = marginals[name]
+        alone = found.skip[:, None, None] | (own.sum(-1, keepdim=True) <= 0)
+        out[name] = torch.where(alone, log_prior.exp().to(own), own)
+    return out
 
 
 def _note(posterior: Posterior, skip: Tensor, counts: _Counts) -> None:

@@ -8,22 +8,25 @@ import typer
 
 from ..errors import OptionError
 
-ESTIMATES = ("mean", "nearest", "probable")
+ESTIMATES = ("auto", "mean", "expected", "nearest", "probable")
 
 Name = Annotated[
     str,
     typer.Option(
         "--estimate",
-        help="How candidates become one separation: mean (posterior mean), nearest (to the "
-        "mixture, as LASS) or probable.",
+        help="How candidates become one separation: mean (posterior mean), expected (the same of "
+        "latents, by every position's marginals), nearest (to the mixture, as LASS) or probable; "
+        "auto is expected for sounds whose sources differ, mean otherwise.",
     ),
 ]
 
 
-def estimate_from(name: str) -> Any:
-    """The estimate that `--estimate` names. Raises OptionError on an unknown name."""
-    from ..estimate import Mean, MostProbable, Nearest
+def estimate_from(name: str, auto: Any) -> Any:
+    """The estimate that `--estimate` names; `auto` is the one of that name. Raises OptionError on
+    an unknown name."""
+    from ..estimate import Expectation, Mean, MostProbable, Nearest
 
     if name not in ESTIMATES:
         raise OptionError(f"unknown --estimate '{name}': expected one of {', '.join(ESTIMATES)}.")
-    return dict(zip(ESTIMATES, (Mean(), Nearest(), MostProbable()), strict=True))[name]
+    named = auto, Mean(), Expectation(), Nearest(), MostProbable()
+    return dict(zip(ESTIMATES, named, strict=True))[name]

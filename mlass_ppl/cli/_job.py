@@ -84,6 +84,7 @@ def make_job(
 
     from ..bundle import load
     from ..declare import compile_program
+    from ..estimate import Mean
     from ._tracks import check_names, several
 
     graph, loaded = compile_program(declared), load(bundle)
@@ -93,7 +94,7 @@ def make_job(
     options = {
         "infer": engine,
         "search": search,
-        "estimate": estimate_from(estimate),
+        "estimate": estimate_from(estimate, Mean()),
         "refine": refinement_from(refine, loaded),
         "seed": seed,
         "on_unseen": on_unseen,

@@ -75,6 +75,7 @@ def make_song_job(
     check_name(refine)
     postfilter = given.filter()
 
+    from .._separating.estimating import posterior_mean
     from ..bundle import load
     from ..refine import Conditional
     from ..songs.parts import Parts, check_names
@@ -91,7 +92,7 @@ def make_song_job(
     options = {
         "infer": engine,
         "search": search,
-        "estimate": estimate_from(estimate),
+        "estimate": estimate_from(estimate, posterior_mean(graph, loaded)),
         "refine": refinement,
         "seed": seed,
         "on_unseen": unseen,

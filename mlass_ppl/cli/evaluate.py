@@ -67,7 +67,7 @@ def evaluate(
     batch_size: Annotated[
         int | None, typer.Option(help="Mixtures separated at once (default: 64, of sound 8).")
     ] = None,
-    estimate: Estimate = "mean",
+    estimate: Estimate = "auto",
     refine: Refine = "auto",
     refine_steps: Annotated[int, typer.Option(help="Steps of a refinement by descent.")] = 500,
     prior_floor: Annotated[
@@ -137,6 +137,7 @@ def evaluate(
                 f"--bundle, --stems and --baseline are of sound: of {', '.join(SOUND)}, not of "
                 f"'{data}'."
             )
+        from ..estimate import Expectation, Mean
         from ..evaluate import Evaluation
 
         default = [len(stems)] if stems else [2, 3]
@@ -146,7 +147,7 @@ def evaluate(
                 search, candidates_for(candidates, sound), temperature, top_k, top_p
             ),
             refine=postfilter_from(refine) if sound else None,
-            estimate=estimate_from(estimate),
+            estimate=estimate_from(estimate, Expectation() if sound else Mean()),
             sources=tuple(sources or default),
             num=num,
             pairing_seed=(0 if sound else 100) if pairing_seed is None else pairing_seed,

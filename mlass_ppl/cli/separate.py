@@ -74,7 +74,7 @@ def separate(
         int | None,
         typer.Option(help="Also write this many distinct candidates, the best first, in 1/, 2/..."),
     ] = None,
-    estimate: Estimate = "mean",
+    estimate: Estimate = "auto",
     refine: Refine = "auto",
     on_unseen: Annotated[
         str | None,

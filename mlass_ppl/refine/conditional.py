@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..separation import Separation
 
-_LEAST = 1e-12
+_LEAST = 1e-20
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,9 @@ class Conditional(Refinement):
     A codec of sound knows how far frames lie from what is decoded (`AudioVQ.deviations`), token by
     token and frequency by frequency. Taking these rests as independent Gaussians, what the decoded
     stems leave of the mixture belongs to each stem in the ratio of its variance: the stems then sum
-    to the mixture, and are not bound by what the codec can say. Of a program with several observed
+    to the mixture, and are not bound by what the codec can say. After `Expectation` the variances
+    are those of the whole posterior (`Separation.variances`): where it leaves tokens open, more of
+    the rest is theirs. Of a program with several observed
     signals the first one is shared out.
     """
 
@@ -57,7 +59,7 @@ class Conditional(Refinement):
         """As `Refinement`, of waveforms [M, 1, S] at any level. Sources are called by the keys of
         their priors, or the bundle has only one; else OptionError (`apply` knows the graph)."""
         codecs = {name: _codec(bundle, _key(bundle, name)) for name in signals}
-        out = _shared_out(codecs, signals, tokens, weights, observed)
+        out = _shared_out(codecs, signals, _left_open(codecs, tokens), weights, observed)
         if progress is not None:
             progress(len(next(iter(out.values()))), len(next(iter(out.values()))))
         return out
@@ -68,7 +70,8 @@ class Conditional(Refinement):
         graph = found.graph
         codecs = {name: _codec(bundle, bundle.prior_key(graph, name)) for name in graph.sources}
         weights = {site: graph.leaf_weights(site) for site in found.observed}
-        refined = _shared_out(codecs, found.signals, found.tokens, weights, found.observed)
+        parts = found.variances or _left_open(codecs, found.tokens)
+        refined = _shared_out(codecs, found.signals, parts, weights, found.observed)
         return replace(found, refined=refined, refine_seconds=time.perf_counter() - began)
 
 
@@ -76,7 +79,7 @@ class Conditional(Refinement):
 def _shared_out(
     codecs: Mapping[str, AudioVQ],
     signals: Mapping[str, Tensor],
-    tokens: Mapping[str, Tensor],
+    variances: Mapping[str, Tensor],
     weights: Weights,
     observed: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
@@ -88,7 +91,7 @@ def _shared_out(
     rest = observed[site] - mixed({name: signals[name] for name in own}, own)
     frames = pad(rest, (0, -length % some.hop))[:, 0].unflatten(1, (-1, some.hop)) @ cosines
     parts = {
-        name: weight**2 * codecs[name].deviations[tokens[name]].square()
+        name: (weight / codecs[name].config.gain) ** 2 * variances[name]
         for name, weight in own.items()
     }
     whole = torch.stack(list(parts.values())).sum(0).clamp_min(_LEAST)
@@ -97,6 +100,11 @@ def _shared_out(
         added = (parts[name] / whole * frames) @ cosines.T / weight
         out[name] = signals[name] + added.flatten(1)[:, None, :length]
     return out
+
+
+def _left_open(codecs: Mapping[str, AudioVQ], tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Variances [M, T, hop] of the frames whose tokens [M, T] are known."""
+    return {name: codecs[name].deviations[own].square() for name, own in tokens.items()}
 
 
 def _key(bundle: Bundle, source: str) -> str:
