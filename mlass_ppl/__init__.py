@@ -64,6 +64,7 @@ from .refine import Learned as Learned
 from .refine import Refine as Refine
 from .refine import Refinement as Refinement
 from .refine import Refiner as Refiner
+from .replay import replay as replay
 from .search import SMC as SMC
 from .search import Beam as Beam
 from .search import Greedy as Greedy

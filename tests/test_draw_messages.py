@@ -37,6 +37,11 @@ def loop():
     return mix("left", x, y), mix("right", a, y)
 
 
+def stereo():
+    a, b = source("a"), source("b")
+    return mix("left", a, b, weights=(0.7, 0.3)), mix("right", a, b, weights=(0.3, 0.7))
+
+
 def posterior(program, size: int = 4, engine=BP(), candidates: int = 2):
     graph = compile_program(program)
     random = torch.Generator().manual_seed(0)
@@ -81,9 +86,11 @@ PICTURES = [
     (joint(4), 4, BP()),
     (star(3), 40, BP()),
     (loop, 5, LoopyBP()),
+    (stereo, 6, LoopyBP(damping=0.75)),
 ]
 
 
+@pytest.mark.filterwarnings("ignore:LoopyBP")  # messages are drawn whether they settled or not
 @pytest.mark.parametrize(
     ("program", "size", "engine"), PICTURES, ids=lambda value: getattr(value, "__name__", None)
 )
@@ -126,6 +133,30 @@ def test_bars_are_as_high_as_their_shares() -> None:
     for share in (*here.messages().values(), *here.marginals().values()):
         wanted = share[0, 0] / share[0, 0].max()
         assert tuple(wanted.numpy().round(6)) in found
+
+
+def test_bars_of_large_alphabets_are_the_largest_of_neighbours() -> None:
+    from matplotlib.patches import Polygon
+
+    here = posterior(joint(2), size=256)
+    bars = [p for p in draw_messages(here).axes[0].patches if isinstance(p, Polygon)]
+    assert bars
+    found = set()
+    for bar in bars:
+        heights = bar.get_xy()[2::4, 1][:64] - bar.get_xy()[0, 1]
+        found.add(tuple((heights / heights.max()).round(6)))
+    for share in here.marginals().values():
+        wanted = share[0, 0].reshape(64, 4).max(1).values
+        assert tuple((wanted / wanted.max()).numpy().round(6)) in found
+
+
+@pytest.mark.filterwarnings("ignore:LoopyBP")
+def test_messages_of_sites_that_share_two_tables_lie_on_their_own_lines() -> None:
+    sites, charts = boxes(draw_messages(posterior(stereo, 6, LoopyBP(damping=0.75))))
+    columns = [x for x, *_ in sites]
+    beside = [x for x, y, *_ in charts if min(abs(x - c) for c in columns) > 1e-6]
+    assert len(beside) == 2  # of the two lines that cross; all others are straight down
+    assert abs(beside[0] - beside[1]) >= PANEL[0]
 
 
 def test_it_says_how_far_to_trust() -> None:

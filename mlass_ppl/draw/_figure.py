@@ -1,4 +1,4 @@
-"""The figure that every drawing returns, and the colours they share."""
+"""The figure that every drawing returns."""
 
 from __future__ import annotations
 
@@ -10,10 +10,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..errors import OptionError
-
-# Okabe and Ito's palette, told apart by readers with any kind of colour blindness.
-BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-INK, MUTED, SHADE = "#222222", "#6b6b6b", "#d0d0d0"
 
 
 class Drawing(Figure):
@@ -44,6 +40,17 @@ class Drawing(Figure):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(self.render(kind))
         return path
+
+
+class Lines(Drawing):
+    """Lines and text: a notebook shows it as SVG."""
+
+    def _repr_svg_(self) -> str:
+        return self.render("svg").decode("utf-8")
+
+
+class Pixels(Drawing):
+    """Images: a notebook shows it as PNG."""
 
     def _repr_png_(self) -> bytes:
         return self.render("png")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..graph import Mix, MixingGraph, Source
+from ._style import BLUE, INK, MUTED, ORANGE, SHADE, legend, plain
 
 if TYPE_CHECKING:
     from ._figure import Drawing
@@ -28,12 +29,12 @@ def draw_graph(graph: MixingGraph, path: str | Path | None = None) -> Drawing:
     weights; a dashed arrow is a part that sounds in the mixture but that its table is averaged
     over. `path` (.png, .svg or .pdf) is written when given. Raises OptionError on another ending.
     """
-    from ._figure import Drawing
+    from ._figure import Lines
 
     places = layout(graph)
     wide = max(x for x, _ in places.values()) + 2.0
     tall = max(-y for _, y in places.values()) + 2.0
-    figure = Drawing(figsize=(max(wide, 4.2), tall))
+    figure = Lines(figsize=(max(wide, 4.2), tall))
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     margin = (max(wide, 4.2) - wide) / 2 + 1.0
     axes.set(xlim=(-margin, margin + wide - 2.0), ylim=(1.0 - tall, 1.0), aspect="equal")
@@ -95,8 +96,6 @@ def _spread(column: dict[str, float], level: list[str]) -> None:
 def _site(axes: Any, graph: MixingGraph, site: Source | Mix, place: Point) -> Any:
     from matplotlib.patches import Circle, FancyBboxPatch
 
-    from ._figure import BLUE, INK, ORANGE, SHADE
-
     observed = site.name in graph.observed
     style: dict[str, Any] = {"linewidth": 1.8, "zorder": 3}
     style["facecolor"] = SHADE if observed else "white"
@@ -146,7 +145,7 @@ def _text(axes: Any, x: float, y: float, text: str, size: float, colour: str, **
     axes.text(
         x,
         y,
-        text.replace("$", r"\$"),  # a name is no formula
+        plain(text),
         fontsize=size,
         color=colour,
         ha="center",
@@ -165,8 +164,6 @@ def _arrow(
     weight: float | None,
 ) -> None:
     from matplotlib.patches import FancyArrowPatch
-
-    from ._figure import INK, MUTED
 
     start, stop = places[ends[0]], places[ends[1]]
     others = [place for name, place in places.items() if name not in ends]
@@ -219,8 +216,6 @@ def _share(weight: float) -> str:
 def _legend(axes: Any, graph: MixingGraph) -> None:
     from matplotlib.lines import Line2D
 
-    from ._figure import BLUE, INK, MUTED, ORANGE, SHADE
-
     def mark(shape: str, edge: str, fill: str, label: str) -> Line2D:
         return Line2D(
             [], [], linestyle="none", marker=shape, markersize=9, markeredgewidth=1.5,
@@ -233,7 +228,4 @@ def _legend(axes: Any, graph: MixingGraph) -> None:
     marks.append(mark("s", INK, SHADE, "observed"))
     if any(isinstance(site, Mix) and site.hidden for site in graph.sites):
         marks.append(Line2D([], [], color=MUTED, linestyle=(0, (4, 3)), label="averaged over"))
-    axes.legend(
-        handles=marks, loc="lower center", ncols=len(marks), frameon=False, fontsize=7.5,
-        handletextpad=0.3, columnspacing=1.2, borderpad=0.1,
-    )  # fmt: skip
+    legend(axes, marks)

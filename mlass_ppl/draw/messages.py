@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import EngineError, OptionError
+from ..errors import EngineError
 from ..graph import Mix, MixingGraph
 from ._chart import PANEL, draw_chart
+from ._checks import check_row
+from ._style import BLUE, GREEN, INK, MUTED, ORANGE, SHADE, hatched, legend
 from .graph import _BENDS, Point, _along, _clearance, _text, _wrapped, layout
 
 if TYPE_CHECKING:
     from ..infer import Posterior
     from ._figure import Drawing
 
-_STRETCH = (1.8, 2.3)  # of the plain graph's columns and rows
+_STRETCH, _WIDER = (1.8, 2.3), (2.6, 2.9)  # of the plain graph's columns and rows
 _RADIUS, _BOX = 0.56, (1.24, 0.92)  # inches
 _ABOVE = 1.4  # from a mixture's centre up to its table
 _GAP = 0.56  # from a site's edge to the centre of a chart beside it
@@ -42,23 +45,22 @@ def draw_messages(
     EngineError when the engine passes no messages, OptionError on a row that is not there or on
     another ending.
     """
-    from ._figure import GREEN, INK, Drawing
+    from ._figure import Lines
 
     ask = getattr(posterior, "messages", None)
     if ask is None:
         raise EngineError(
             f"{posterior.plan.engine!r} passes no messages; draw those of BP() or LoopyBP()."
         )
-    m, c = posterior.position.shape
-    if not (0 <= mixture < m and 0 <= candidate < c):
-        raise OptionError(f"no row ({mixture}, {candidate}) among {m} mixtures x {c} candidates.")
-    row, place = (mixture, candidate), mixture * c + candidate
+    row = (mixture, candidate)
+    place = check_row(posterior, row)
     graph, position = posterior.graph, posterior.position
-    places = {name: (x * _STRETCH[0], y * _STRETCH[1]) for name, (x, y) in layout(graph).items()}
+    across, down = _stretch(graph)
+    places = {name: (x * across, y * down) for name, (x, y) in layout(graph).items()}
     width = max(x for x, _ in places.values())
     bottom = min(y for _, y in places.values()) - (2.0 if graph.soft else 1.0)
     margin = max(1.0, (6.0 - width) / 2)
-    figure = Drawing(figsize=(width + 2 * margin, 1.9 - bottom))
+    figure = Lines(figsize=(width + 2 * margin, 1.9 - bottom))
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set(xlim=(-margin, width + margin), ylim=(bottom, 1.9), aspect="equal")
     axes.axis("off")
@@ -82,6 +84,13 @@ def draw_messages(
     return figure
 
 
+def _stretch(graph: MixingGraph) -> tuple[float, float]:
+    """More room where lines cross, that is where two tables have two sites in common."""
+    scopes = [set(factor.scope) for factor in graph.factors]
+    crossing = any(len(a & b) > 1 for a, b in itertools.combinations(scopes, 2))
+    return _WIDER if crossing else _STRETCH
+
+
 class _Picture:
     """Axes in inches, and the boxes (x, y, half width, half height) that are taken on them."""
 
@@ -92,8 +101,6 @@ class _Picture:
 
     def site(self, name: str) -> None:
         from matplotlib.patches import Circle, FancyBboxPatch
-
-        from ._figure import BLUE, INK, ORANGE, SHADE
 
         x, y = self._places[name]
         source, observed = name in self._graph.sources, name in self._graph.observed
@@ -120,13 +127,11 @@ class _Picture:
 
     def note(self, name: str, what: str) -> None:
         """What an observed site has in place of a belief."""
-        from ._figure import INK
 
         _text(self._axes, *self.below_name(name), what, 11, INK)
 
     def own(self, name: str, log: Tensor) -> None:
         """A source's prior above it, or soft evidence below its site."""
-        from ._figure import BLUE, MUTED
 
         share = log.softmax(0) if bool((log > float("-inf")).any()) else torch.zeros_like(log)
         x, y = self._places[name]
@@ -140,8 +145,6 @@ class _Picture:
     def tables(self, messages: dict[tuple[str, str], Tensor]) -> None:
         """The table of each mixture, and its edges."""
         from matplotlib.patches import Rectangle
-
-        from ._figure import INK, ORANGE
 
         mixes = [site for site in self._graph.sites if isinstance(site, Mix)]
         squares = {mix.name: (self._places[mix.name][0], self._places[mix.name][1] + _ABOVE)
@@ -184,7 +187,6 @@ class _Picture:
 
     def _line(self, table: Point, mix: Mix, name: str, told: bool) -> list[Point]:
         """Draw the edge of a table and a site; 51 points along it."""
-        from ._figure import INK, MUTED
 
         stop = self._places[name]
         others = [place for other, place in self._places.items() if other not in (name, mix.name)]
@@ -220,18 +222,10 @@ def _legend(axes: Any, soft: bool) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    from ._figure import BLUE, GREEN, INK, MUTED, ORANGE, SHADE
-
-    def hatched(colour: str, label: str) -> Patch:
-        return Patch(facecolor="white", edgecolor=colour, hatch="/" * 7, label=label)
-
-    marks = [hatched(BLUE, "prior"), Patch(color=ORANGE, label="message"),
+    marks: list[Any] = [Patch(**hatched(BLUE), label="prior"), Patch(color=ORANGE, label="message"),
              Patch(color=GREEN, label="belief")]  # fmt: skip
     if soft:
-        marks.append(hatched(MUTED, "soft evidence"))
+        marks.append(Patch(**hatched(MUTED), label="soft evidence"))
     marks.append(Patch(facecolor=SHADE, edgecolor=INK, label="observed"))
     table = Line2D([], [], color=INK, linestyle="none", marker="s", markersize=6, label="table")
-    axes.legend(
-        handles=[*marks, table], loc="lower center", ncols=len(marks) + 1, frameon=False,
-        fontsize=7.5, handletextpad=0.4, columnspacing=1.2, borderpad=0.1, handlelength=1.4,
-    )  # fmt: skip
+    legend(axes, [*marks, table])

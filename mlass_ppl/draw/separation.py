@@ -13,6 +13,8 @@ from torch import Tensor
 
 from .._separating.signals import mixed
 from ..errors import OptionError, SignalError
+from ._checks import check_mixture
+from ._style import INK, LABEL, MUTED, TICK, TITLE, plain
 
 if TYPE_CHECKING:
     from ..separation import Separation
@@ -116,11 +118,7 @@ def draw_candidates(
         raise OptionError(
             "this separation kept no candidates; call separate(..., keep_candidates=True)."
         )
-    if not 0 <= index < len(separation.mixtures):
-        raise OptionError(
-            f"there is no mixture {index}; this separation has {len(separation.mixtures)} "
-            "(the first is 0)."
-        )
+    check_mixture(separation, index)
     order = separation.errors[index].argsort(stable=True)[:limit].cpu()
     shown = {name: kept[index].cpu()[order] for name, kept in separation.candidates.items()}
     graph, given = separation.graph, _observed(separation)
@@ -177,7 +175,7 @@ def _draw(
 
     `under`: notes below each image of the last block, row by row.
     """
-    from ._figure import INK, MUTED, Drawing
+    from ._figure import Pixels
 
     height, width = blocks[0].images.shape[-2:]
     noted = under is not None or any(block.notes for block in blocks)
@@ -189,29 +187,28 @@ def _draw(
         x += max(block.images.shape[1] * (width + _GAP), 3 * len(block.title)) + _BLOCK_GAP
     size = (_HEAD + len(labels) * step + _EDGE, x - _BLOCK_GAP + _EDGE)
     canvas = np.full(size, np.nan)
-    figure = Drawing(figsize=(size[1] / _INCH, size[0] / _INCH))
+    figure = Pixels(figsize=(size[1] / _INCH, size[0] / _INCH))
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set(xlim=(0, size[1]), ylim=(size[0], 0))
     axes.axis("off")
 
     def write(x: float, y: float, text: str, points: float, align: Any, colour: str) -> None:
-        text = text.replace("$", r"\$")
-        axes.text(x, y, text, fontsize=points, color=colour, ha=align, va="center")
+        axes.text(x, y, plain(text), fontsize=points, color=colour, ha=align, va="center")
 
     for row, label in enumerate(labels):
-        write(left - 4, _HEAD + row * step + height / 2, label, 8.5, "right", MUTED)
+        write(left - 4, _HEAD + row * step + height / 2, label, LABEL, "right", MUTED)
     for block, start in zip(blocks, starts, strict=True):
         span = block.images.shape[1] * (width + _GAP) - _GAP
-        write(start, _HEAD / 2, block.title, 10, "left", INK)
+        write(start, _HEAD / 2, block.title, TITLE, "left", INK)
         for row, images in enumerate(block.images):
             top = _HEAD + row * step
             for k, image in enumerate(images):
                 at = start + k * (width + _GAP)
                 canvas[top : top + height, at : at + width] = image
                 if under is not None and block is blocks[-1]:
-                    write(at + width / 2, top + height + 5, under[row][k], 7.5, "center", INK)
+                    write(at + width / 2, top + height + 5, under[row][k], TICK, "center", INK)
             if block.notes:
-                write(start + span / 2, top + height + 5, block.notes[row], 8.5, "center", INK)
+                write(start + span / 2, top + height + 5, block.notes[row], LABEL, "center", INK)
     axes.imshow(
         canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto",
         extent=(0, size[1], size[0], 0), zorder=0,

@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..errors import OptionError, SignalError
+from ._style import INK, LABEL, MAP, MUTED, WIDE, plain, quiet
 
 if TYPE_CHECKING:
     from ._figure import Drawing
 
 _WINDOW = 0.046  # seconds, about
 _COLUMNS = 1000  # more than a picture has pixels for
-_HEIGHT, _WIDTH, _SIDE, _FOOT, _HEAD = 1.25, 9.0, 1.15, 0.5, 0.12  # inches
+_HEIGHT, _SIDE, _FOOT, _HEAD = 1.25, 1.15, 0.5, 0.12  # inches
 
 
 def draw_spectrograms(
@@ -36,7 +37,7 @@ def draw_spectrograms(
     Raises SignalError when signals are empty, not finite or of several lengths, OptionError on an
     unknown ending of `path`.
     """
-    from ._figure import INK, MUTED, Drawing
+    from ._figure import Pixels
 
     if not signals or len({signal.shape[-1] for signal in signals.values()}) > 1:
         shapes = {name: list(signal.shape) for name, signal in signals.items()}
@@ -48,25 +49,23 @@ def draw_spectrograms(
     loudest = max(float(own.max()) for own in powers.values()) or 1.0
     seconds = next(iter(signals.values())).shape[-1] / rate
     height = _HEAD + _HEIGHT * len(powers) + _FOOT
-    figure = Drawing(figsize=(_WIDTH, height))
+    figure = Pixels(figsize=(WIDE, height))
     for row, (name, own) in enumerate(powers.items()):
         bottom = (_FOOT + _HEIGHT * (len(powers) - 1 - row)) / height
         tall = (_HEIGHT - 0.1) / height
-        axes = figure.add_axes((_SIDE / _WIDTH, bottom, 1 - (_SIDE + 0.15) / _WIDTH, tall))
+        axes = figure.add_axes((_SIDE / WIDE, bottom, 1 - (_SIDE + 0.15) / WIDE, tall))
         levels = 10 * np.log10(np.maximum(own / loudest, 10 ** (-decibels / 10)))
-        # cividis reads alike with and without colour blindness
         axes.imshow(
-            levels, cmap="cividis", vmin=-decibels, vmax=0, origin="lower", aspect="auto",
+            levels, cmap=MAP, vmin=-decibels, vmax=0, origin="lower", aspect="auto",
             interpolation="nearest", extent=(0, seconds, 0, rate / 2000),
         )  # fmt: skip
-        axes.tick_params(labelsize=7.5, colors=MUTED, labelbottom=row == len(powers) - 1)
+        quiet(axes)
+        axes.tick_params(left=True, bottom=True, labelbottom=row == len(powers) - 1)
         axes.locator_params(axis="y", nbins=4)
-        for side in axes.spines.values():
-            side.set_visible(False)
-        title = name.replace("$", r"\$")
-        axes.set_ylabel(f"{title}\nkHz", fontsize=9, color=INK, rotation=0, ha="right", va="center")
+        title = f"{plain(name)}\nkHz"
+        axes.set_ylabel(title, fontsize=LABEL, color=INK, rotation=0, ha="right", va="center")
         if row == len(powers) - 1:
-            axes.set_xlabel("seconds", fontsize=8.5, color=MUTED)
+            axes.set_xlabel("seconds", fontsize=LABEL, color=MUTED)
     if path is not None:
         figure.write(path)
     return figure
