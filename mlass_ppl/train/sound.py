@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..audio import resample
-from ..data.audio import StemDataset, Track
+from ..data.audio import StemDataset, Track, sounding_level
 from ..errors import DataError, OptionError, SignalError
 
 Progress = Callable[[int, int], None]
@@ -137,9 +137,8 @@ def song_gains(
 ) -> dict[str, float]:
     """What each song is multiplied by so that its mix has the RMS `level` where it sounds.
 
-    Parts of a tenth of a second count that are less than 40 dB below the loudest. file: keeps what
-    was measured, a line a song, so that an interruption loses one song. Songs that are silent or
-    damaged have no gain.
+    As `sounding_level` measures it. file: keeps what was measured, a line a song, so that an
+    interruption loses one song. Songs that are silent or damaged have no gain.
     """
     known = _known(file, level)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -168,15 +167,12 @@ def _known(file: Path, level: float) -> dict[str, float | None]:
 
 
 def _gain(track: Track, level: float) -> float | None:
-    size = track.rate // 10
     try:
         mix = torch.stack([track.read(stem) for stem in track.stems]).sum(0)
     except SignalError:
         return None
-    energy = mix[: len(mix) // size * size].view(-1, size).double().square().mean(1)
-    if not len(energy) or not energy.max() > 0:
-        return None
-    return level / float(energy[energy > 1e-4 * energy.max()].mean().sqrt())
+    own = sounding_level(mix, track.rate)
+    return level / own if own > 0 else None
 
 
 def _sounds(signal: Tensor) -> bool:

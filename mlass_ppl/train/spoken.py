@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..bundle import Bundle
 from ..codecs import AudioVQConfig
-from ..data.audio import fsdd
+from ..data.audio import StemDataset, fsdd, sounding_level
 from .make_refiner import Piece
 from .sound import Pool
 from .sound_parts import Made
@@ -16,6 +16,7 @@ from .sound_recipe import make_sound
 from .sound_sizes import SoundSizes
 
 RATE = 8_000
+_LEVEL = 0.05
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 
 _STEM = AudioVQConfig(
@@ -25,7 +26,7 @@ _STEM = AudioVQConfig(
 
 SPOKEN = SoundSizes(
     stem=_STEM, mixture=_STEM, segment=8_192, segments=3_000, mixed=4_800, fitted=3_000,
-    width=112, layers=3, heads=4, windows=1_600, more=3_200, signals=3_000, sources=(),
+    width=112, layers=3, heads=4, windows=3_200, more=9_600, signals=3_000, sources=(),
     min_std=0.005,
 )  # fmt: skip
 """Sizes of the shipped bundle."""
@@ -51,11 +52,16 @@ _FACTS = {
 
 
 def spoken_pools(data_root: Path | None = None) -> tuple[Pool, Pool]:
-    """Training and validation recordings, each a window followed by silence. Raises DataError
-    where there are none."""
+    """Training and validation recordings, each a window followed by silence, all at one level.
+    Raises DataError where there are none."""
     found = fsdd(data_root)
-    train, held = found.split("train"), found.split("validation")
-    return Pool(train, RATE, whole=True), Pool(held, RATE, whole=True)
+    train, held = (found.split(split) for split in ("train", "validation"))
+    return Pool(train, RATE, _gains(train), whole=True), Pool(held, RATE, _gains(held), whole=True)
+
+
+def _gains(tracks: StemDataset) -> dict[str, float]:
+    levels = {t.name: sounding_level(t.read(next(iter(t.stems))), t.rate) for t in tracks}
+    return {name: _LEVEL / level for name, level in levels.items() if level > 0}
 
 
 def make_spoken(

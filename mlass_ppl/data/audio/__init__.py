@@ -11,6 +11,8 @@ from .fluidsynth import FluidSynth as FluidSynth
 from .folders import stem_folders as stem_folders
 from .fsdd import fsdd as fsdd
 from .instruments import instrument_class as instrument_class
+from .level import levelled as levelled
+from .level import sounding_level as sounding_level
 from .manifest import Origin as Origin
 from .manifest import find_songs as find_songs
 from .midi import read_midi as read_midi

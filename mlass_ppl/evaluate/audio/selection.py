@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ...audio import resample
-from ...data.audio import Activity, StemDataset, Track, find_chunks
+from ...data.audio import Activity, StemDataset, Track, find_chunks, levelled
 from ...errors import DataError, OptionError
 from .batch import Origin
 
@@ -108,7 +108,7 @@ def song_chunks(
 
 @dataclass(frozen=True)
 class Recordings:
-    """One whole recording of each speaker; an origin is their names."""
+    """One whole recording of each speaker, all at one level; an origin is their names."""
 
     tracks: StemDataset
     speakers: tuple[str, ...]
@@ -119,7 +119,8 @@ class Recordings:
         parts = []
         for name, speaker in zip(self.origins[which], self.speakers, strict=True):
             track = self.tracks[str(name)]
-            parts.append(self.cut.fitted(track.read(speaker), track.rate))
+            signal = levelled(track.read(speaker), track.rate)
+            parts.append(self.cut.fitted(signal, track.rate))
         return torch.stack(parts)
 
 
@@ -133,8 +134,8 @@ def recordings(
     progress: Progress | None,
     notice: Notice,
 ) -> Recordings:
-    """`num` different combinations of one recording of each of the speakers `stems`, drawn by
-    `seed`; shorter ones are followed by silence. Recordings longer than the cut are left out.
+    """`num` different combinations of one recording of each of the speakers `stems`, at one level,
+    drawn by `seed`; shorter ones are followed by silence, longer ones than the cut are left out.
 
     Raises DataError where a speaker has no recording, OptionError where there are fewer than `num`
     combinations.
