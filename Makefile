@@ -27,7 +27,7 @@ define make_venv
 	$(PYTHON) -m venv --clear $(1); }
 endef
 
-.PHONY: help setup demo test test-full lint format types train-mnist evaluate clean distclean
+.PHONY: help setup demo app test notebooks test-full docs lint format types train-mnist evaluate clean distclean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -38,8 +38,17 @@ setup: $(VENV)/.installed ## make .venv with the project in it (about a minute)
 demo: setup ## separate digits: pictures, a table and an HTML report (ARGS="--help" for options)
 	$(VENV)/bin/mlass demo $(ARGS)
 
+app: $(VENV)/.installed-app ## separate in the browser (ARGS="--port 7870" for another port)
+	$(VENV)/bin/mlass app $(ARGS)
+
 test: $(VENV)/.installed-test ## run the tests (ARGS="-k chain" picks some)
 	$(PYTEST) $(VENV)/bin/python -m pytest $(PYTEST_FLAGS) $(ARGS)
+
+notebooks: $(VENV)/.installed-test ## execute every notebook from top to bottom
+	$(PYTEST) $(VENV)/bin/python -m pytest -n $(JOBS) --nbmake --nbmake-timeout=600 notebooks $(ARGS)
+
+docs: $(VENV)/.installed-docs ## build the documentation site into site/
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict $(ARGS)
 
 test-full: $(FULL_VENV)/.installed ## all tests, with torchvision and torchaudio (a second .venv-full, 5 GB)
 	$(PYTEST) $(FULL_VENV)/bin/python -m pytest $(PYTEST_FLAGS) -m "" $(ARGS)
@@ -64,7 +73,7 @@ evaluate: setup ## the table of the README: 1,000 mixtures of two and of three t
 	--num 1000 --candidates 64 --pairing-seed 100 --json runs/mnist.json $(ARGS)
 
 clean: ## remove caches and built packages
-	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find mlass_ppl tests benchmarks models -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 distclean: clean ## also remove both environments
@@ -77,6 +86,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(VENV)/$(PIP_INSTALL) -e ".[test]"
+	@touch $@
+
+$(VENV)/.installed-app: $(VENV)/.installed
+	$(VENV)/$(PIP_INSTALL) -e ".[app,sound]"
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(VENV)/$(PIP_INSTALL) -e ".[docs]"
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-test

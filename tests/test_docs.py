@@ -10,18 +10,29 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import inspect
 import io
 import re
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import mlass_ppl
 from mlass_ppl import list_bundles
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks/README.md"])
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks/README.md"])
+REFERENCE = [
+    f"mlass_ppl.{name}"
+    for name in (
+        "audio", "bridges", "codecs", "data", "data.audio", "draw", "errors", "evaluate",
+        "evaluate.audio", "importing", "infer", "priors", "refine", "search", "songs", "tables",
+        "testing", "train",
+    )
+]  # fmt: skip
 HAS_BUNDLE = any(folder.name == "mnist" for folder in list_bundles())
 
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```[ ]*$", re.M | re.S)
@@ -148,7 +159,47 @@ def test_every_page_of_the_docs_is_reached_from_the_index() -> None:
     index = ROOT / "docs" / "index.md"
     named = {(index.parent / link.partition("#")[0]).resolve()
              for link in _LINK.findall(index.read_text("utf-8"))}  # fmt: skip
-    assert {page for page in index.parent.glob("*.md") if page != index} <= named
+    assert {page for page in index.parent.rglob("*.md") if page != index} <= named
+
+
+def test_every_page_of_the_docs_is_in_the_navigation_of_the_site() -> None:
+    named = re.findall(r"^ +- (?:.+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M)
+    own = [name for name in named if not name.startswith("repository/")]
+    docs = ROOT / "docs"
+    assert sorted(own) == sorted(str(page.relative_to(docs)) for page in docs.rglob("*.md"))
+    outside = set(named) - set(own)
+    assert all((ROOT / name.removeprefix("repository/")).is_file() for name in outside)
+
+
+def described() -> set[str]:
+    """Names that the reference describes, `mlass_ppl.infer.BP`."""
+    pages = "".join(page.read_text("utf-8") for page in (ROOT / "docs/api").glob("*.md"))
+    return set(re.findall(r"^::: (\S+)$", pages, re.M))
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    short = {name.rpartition(".")[2] for name in described()}
+    for module in (mlass_ppl, *map(import_module, REFERENCE)):
+        public = {name for name, thing in vars(module).items()
+                  if not name.startswith("_") and inspect.isroutine(thing) | inspect.isclass(thing)
+                  and thing.__module__.startswith("mlass_ppl")}  # fmt: skip
+        assert public <= short, f"{module.__name__}: add them to a page of docs/api/"
+
+
+def test_every_name_in_the_reference_is_there_and_has_a_docstring() -> None:
+    for name in described():
+        module, _, own = name.rpartition(".")
+        thing = getattr(import_module(module), own)
+        if inspect.isroutine(thing) or inspect.isclass(thing):
+            assert inspect.getdoc(thing), name
+
+
+def test_every_error_has_a_page_that_shows_it() -> None:
+    for name, error in vars(mlass_ppl.errors).items():
+        if inspect.isclass(error) and name != "MlassError":
+            words = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
+            page = ROOT / "docs/errors" / f"{words}.md"
+            assert re.search(rf"^{name}: ", page.read_text("utf-8"), re.M), page
 
 
 def test_the_markers_of_the_results_table_stand_once_in_order() -> None:

@@ -1,84 +1,48 @@
-"""The notebooks run from top to bottom, hold no outputs, and their exercises can be solved.
+"""The notebooks are stored without outputs, and their exercises can be solved.
 
-Code cells run in one namespace without Jupyter; what a cell ends in is shown as Jupyter would.
-Cells tagged `needs-bundle` are left out while the shipped bundle is not there.
+`make notebooks` runs them from top to bottom; here are their exercises alone.
 """
 
 from __future__ import annotations
 
-import ast
 import json
+import re
 from pathlib import Path
-from typing import Any
 
 import pytest
+from notebook_cells import NOTEBOOKS, cells_of, notebook, run_exercise, tags
 
-from mlass_ppl import list_bundles
-
-ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-DICE = ROOT / "notebooks" / "01_dice_and_digits.ipynb"
-GRAPHS = ROOT / "notebooks" / "02_custom_graphs.ipynb"
-HAS_BUNDLE = any(folder.name == "mnist" for folder in list_bundles())
-
-Cell = dict[str, Any]
+EACH = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 
 
-def cells_of(path: Path, kind: str = "code") -> list[Cell]:
-    cells = json.loads(path.read_text("utf-8"))["cells"]
-    return [cell for cell in cells if cell["cell_type"] == kind]
-
-
-def tags(cell: Cell) -> list[str]:
-    return cell["metadata"].get("tags", [])
-
-
-def run(source: str, namespace: dict[str, Any], name: str) -> None:
-    tree = ast.parse(source)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, name, "exec", dont_inherit=True), namespace)
-    if last is None:
-        return
-    shown = eval(compile(ast.Expression(last.value), name, "eval", dont_inherit=True), namespace)
-    for display in ("_repr_png_", "_repr_svg_"):
-        if shown is not None and hasattr(shown, display):
-            assert getattr(shown, display)()
-
-
-def run_all(
-    path: Path, namespace: dict[str, Any], without: set[str], solution: str | None = None
-) -> None:
-    for place, cell in enumerate(cells_of(path)):
-        name = f"{path.name}, code cell {place}"
-        if without & set(tags(cell)):
-            print(f"{name}: left out (without {sorted(without)})")
-            continue
-        solved = solution is not None and "exercise" in tags(cell)
-        run(str(solution) if solved else "".join(cell["source"]), namespace, name)
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_notebook_runs(
-    path: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MPLBACKEND", "agg")
-    run_all(path, {"__name__": "__main__"}, set() if HAS_BUNDLE else {"needs-bundle"})
-    assert capsys.readouterr().out.rstrip().endswith("Not solved yet.")
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+@EACH
 def test_notebook_is_stored_clean(path: Path) -> None:
+    stored = json.loads(path.read_text("utf-8"))
     for cell in cells_of(path):
         assert cell["outputs"] == []
         assert cell["execution_count"] is None
-    assert cells_of(path, "markdown")
+    assert stored["metadata"]["kernelspec"]["name"] == "python3"
+    names = [cell["id"] for cell in stored["cells"]]
+    assert len(set(names)) == len(names)
+    assert stored["cells"][0]["cell_type"] == "markdown"
 
 
-SOLUTION = """
+@EACH
+def test_notebook_ends_with_an_exercise(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    *_, last = cells_of(path)
+    assert "check" in tags(last)
+    run_exercise(path)
+    assert capsys.readouterr().out == "Not solved yet.\n"
+
+
+@EACH
+def test_links_lead_somewhere(path: Path) -> None:
+    for cell in cells_of(path, "markdown"):
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", "".join(cell["source"])):
+            assert target.startswith("https://") or (path.parent / target).exists(), target
+
+
+DICE = """
 def three_dice():
     red, blue = mlass.source("red"), mlass.source("blue")
     return mlass.mix("total", mlass.mix("pair", red, blue), mlass.source("green"))
@@ -93,40 +57,32 @@ loaded = [0.1] * 5 + [0.5]
 answer = mlass.posterior(
     three_dice,
     {"pair": adding(6, 6), "total": adding(11, 6)},
-    {"red": fair, "blue": fair, "green": loaded},
+    {"red": [1 / 6] * 6, "blue": [1 / 6] * 6, "green": loaded},
     {"total": 14 - 3},
 )
 """
 
+LARGER = """
+def two_dice():
+    return mlass.mix("larger", mlass.source("red"), mlass.source("blue"))
 
-def test_exercise_of_the_dice_can_be_solved(capsys: pytest.CaptureFixture[str]) -> None:
-    run_all(DICE, {}, {"needs-bundle"}, SOLUTION)
-    assert "Right: green shows 6" in capsys.readouterr().out
+table = torch.zeros(6, 6, 6)
+for red, blue in itertools.product(range(6), repeat=2):
+    table[red, blue, max(red, blue)] = 1
 
+fair = dict.fromkeys(["red", "blue"], [1 / 6] * 6)
+answer = mlass.posterior(two_dice, {"larger": table}, fair, {"larger": 5})
+red, blue = (p[0, 0] for p in answer.marginals().values())
+share = 1 - torch.einsum("a,b,ab->", red, blue, table[..., 5].double()).item()
+"""
 
-@pytest.mark.parametrize(
-    ("right", "wrong", "said"),
-    [
-        ("14 - 3", "14 - 2", "p.sum = 14."),
-        ("[0.1] * 5 + [0.5]", "[0.5] + [0.1] * 5", "p.sum = 14.|green"),
-        ('"pair"', '"both"', "site called pair"),
-    ],
-)
-def test_wrong_solutions_are_told_apart(right: str, wrong: str, said: str) -> None:
-    with pytest.raises(AssertionError, match=said):
-        run_all(DICE, {}, {"needs-bundle"}, SOLUTION.replace(right, wrong))
-
-
-def run_exercise(path: Path, solution: str) -> None:
-    """The imports, a solution that needs nothing else, and the cell that checks it."""
-    imports, *cells = cells_of(path)
-    namespace: dict[str, Any] = {}
-    run("".join(imports["source"]), namespace, path.name)
-    run(solution, namespace, "solution")
-    for cell in cells:
-        if "check" in tags(cell):
-            run("".join(cell["source"]), namespace, path.name)
-
+THIRD = """
+def third(p, T, o):
+    beta = torch.einsum("ac,c->a", T[2][..., o], p[3])
+    alpha = torch.einsum("abm,a,b->m", T[0], p[0], p[1])
+    z = p[2] * torch.einsum("azm,a,m->z", T[1], alpha, beta)
+    return z / z.sum()
+"""
 
 BAND = """
 def band():
@@ -148,22 +104,53 @@ answer = mlass.posterior(
 )
 """
 
+SOLVED = {
+    1: (DICE, "Right: green shows 6 with probability 0.714."),
+    2: (LARGER, "Right: 20.7% of the pairs drawn from marginals have no 6 in them."),
+    3: (THIRD, "Right: the marginal of source 3 is that of BP."),
+    4: (BAND, "Right: blue shows 6 with probability 0.833. The graph is a tree"),
+}
 
-def test_exercise_of_the_graphs_can_be_solved(capsys: pytest.CaptureFixture[str]) -> None:
-    run_exercise(GRAPHS, BAND)
-    said = capsys.readouterr().out
-    assert "Right: blue shows 6 with probability 0.833. The graph is a tree" in said
+
+@pytest.mark.parametrize("number", SOLVED)
+def test_exercise_can_be_solved(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    solution, said = SOLVED[number]
+    run_exercise(notebook(number), solution)
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "said"),
+    ("number", "right", "wrong", "said"),
     [
-        ("9 - 2", "9 - 3", "p.left = 9, right = 8."),
-        ("[0.5] + [0.1] * 5", "[0.1] * 5 + [0.5]", "p.left = 9, right = 8."),
-        ('"blue"', '"azure"', "source called blue"),
-        ('"left"', '"ear"', "left and right must both be observed"),
+        (1, "14 - 3", "14 - 2", "p.sum = 14. is .* starts at 3"),
+        (1, "[0.1] * 5 + [0.5]", "[0.5] + [0.1] * 5", "green's prior"),
+        (1, '"pair"', '"both"', "site called pair"),
+        (1, '"green"', '"azure"', "red, blue and green, not"),
+        (2, "max(", "min(", "smaller face"),
+        (2, '"larger": 5', '"larger": 4', "11 of 36"),
+        (2, "larger", "louder", "to be called larger"),
+        (2, "share = 1 - ", "share = ", "share of the possible"),
+        (2, ".item()", ".item() / 2", "neither die shows a 6"),
+        (3, "T[0], p[0], p[1]", "T[0], 0 * p[0] + 1, p[1]", r"p.0. is missing"),
+        (3, "T[0], p[0], p[1]", "T[0], p[0], 0 * p[1] + 1", r"p.1. is missing"),
+        (3, '"abm,a,b->m", T[0], p[0], p[1]', '"abm->m", T[0]', r"both p.0. and p.1. are"),
+        (3, "p[3]", "0 * p[3] + 1", r"p.3. is missing"),
+        (3, "z = p[2] * ", "z = ", r"its own prior p.2. is missing"),
+        (3, '"azm,a,m->z"', '"zam,a,m->z"', r"axes of T.1. are swapped"),
+        (3, '"azm,a,m->z", T[1], alpha, beta', '"az,a->z", T[1][..., o], alpha', "mix_3 is latent"),
+        (3, "z = p[2] * torch", "z = p[2]; torch", "nothing was heard yet"),
+        (3, "z / z.sum()", "z", "divide by the sum"),
+        (3, "z / z.sum()", "z.tolist()", "return a tensor"),
+        (3, "z / z.sum()", "z[:2]", "one axis of 5 tokens"),
+        (3, "z / z.sum()", "z.sqrt()", "not yet: multiply"),
+        (4, "9 - 2", "9 - 3", "p.left = 9, right = 8."),
+        (4, "[0.5] + [0.1] * 5", "[0.1] * 5 + [0.5]", "p.left = 9, right = 8."),
+        (4, '"blue"', '"azure"', "source called blue"),
+        (4, '"left"', '"ear"', "left and right must both be observed"),
     ],
 )
-def test_wrong_solutions_of_the_graphs_are_told_apart(right: str, wrong: str, said: str) -> None:
+def test_wrong_solutions_are_told_apart(number: int, right: str, wrong: str, said: str) -> None:
+    solution, _ = SOLVED[number]
+    assert right in solution
     with pytest.raises(AssertionError, match=said):
-        run_exercise(GRAPHS, BAND.replace(right, wrong))
+        run_exercise(notebook(number), solution.replace(right, wrong))

@@ -29,8 +29,8 @@ def from_pyro(
     The model runs once with every discrete site enumerated in parallel, along a tensor dimension of
     its own, so the shape of a site's distribution tells its parents and the distribution is their
     table; then it runs some times more, one state at a time, and must say the same. Parents come in
-    the order of their statements. Tables are indexed with several sites at once, T[a, b] or
-    Vindex(T)[a, b], never one after the other, T[a][b].
+    the order of their statements. Tables are indexed with several sites at once,
+    `T[a, b]` or `Vindex(T)[a, b]`, never one after the other, `T[a][b]`.
 
     Sites without parents become sources, the others mixtures; tokens count a distribution's support
     from 0. What the model observes (obs=, pyro.condition) becomes the evidence: tokens; where it

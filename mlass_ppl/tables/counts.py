@@ -75,7 +75,7 @@ class Counts:
 
     @classmethod
     def from_tokens(cls, parents: Sequence[Tensor], child: Tensor, shape: Sequence[int]) -> Counts:
-        """Count the tuples (parents[0][i], ..., parents[-1][i], child[i]) over all positions i.
+        """Count the tuples `(parents[0][i], ..., parents[-1][i], child[i])` over all positions i.
 
         parents, child: integer tensors of one common shape. Raises TableError when a token lies
         outside its alphabet or is no integer, the number of parents does not fit `shape` or the

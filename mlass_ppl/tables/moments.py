@@ -73,7 +73,7 @@ class Moments:
     def from_features(
         cls, parents: Sequence[Tensor], features: Tensor, shape: Sequence[int]
     ) -> Moments:
-        """Moments of features[i] given (parents[0][i], ..., parents[-1][i]) over all positions i.
+        """Moments of `features[i]` given `(parents[0][i], ..., parents[-1][i])`, over all places i.
 
         parents: integer tensors of one common shape [...]. features: float [..., D], rounded to
         multiples of 2^-16 in [-16, 16]. shape: alphabets of the parents. Raises TableError when a
