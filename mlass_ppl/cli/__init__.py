@@ -6,6 +6,7 @@ import typer
 
 from ._malloc import keep_freed_memory
 from ._variadic import VariadicCommand
+from .app import app as app_command
 from .count import count
 from .data import data
 from .demo import demo
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 for _command in (demo, separate, evaluate, count, models, info):
     app.command(cls=VariadicCommand)(_command)
+app.command("app")(app_command)
 app.add_typer(train, name="train")
 app.add_typer(importing, name="import")
 app.add_typer(data, name="data")
