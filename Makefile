@@ -89,7 +89,7 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	@touch $@
 
 $(VENV)/.installed-app: $(VENV)/.installed
-	$(VENV)/$(PIP_INSTALL) -e ".[app,sound]"
+	$(VENV)/$(PIP_INSTALL) -e ".[app]"
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed

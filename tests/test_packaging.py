@@ -156,13 +156,13 @@ def test_makefile_test_full_takes_the_torch_that_its_companions_match() -> None:
     assert re.search(r'pytest .*-m ""', printed), "the tests marked `full` would be left out"
 
 
-def test_ci_runs_tests_lint_and_types() -> None:
+def test_ci_runs_every_check() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     subprocess.run(["bash", "-n", str(script)], check=True)
     steps = re.search(r"for step in (.*); do", script.read_text())
     assert steps is not None
-    assert steps.group(1).split() == ["test", "lint", "types"]
+    assert steps.group(1).split() == ["test", "notebooks", "docs", "lint", "types"]
 
 
 def test_import_leaves_heavy_libraries_alone() -> None:
