@@ -33,7 +33,8 @@ def replay(
     is observed is encoded anew. `log_evidence` is then that of the separation, up to rounding,
     evidence[m, chosen[m], position], where the position was not skipped. bundle: the one that was
     separated with, its tables included. position: 0 .. T - 1. infer: an engine (default: that of
-    the separation, which Auto() picks again). level: as it was given to `separate`, of waveforms.
+    the separation, which Auto() picks again). level: of the recording that waveforms are cut from
+    (default: as it was given to `separate`).
 
     Raises OptionError on a position that is not there, another bundle and a separation without
     settings, and else as `separate` does: UnseenToken at positions that were skipped.
@@ -45,6 +46,7 @@ def replay(
             f"{position!r}."
         )
     engine, search = _settings(separation, bundle, infer)
+    level = separation.settings.get("level") if level is None else level
     graph, observed = separation.graph, dict(separation.observed)
     if isinstance(bundle.codec, AudioCodec):
         sound = Sound.of(observed, graph, bundle, level)

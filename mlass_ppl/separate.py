@@ -135,6 +135,8 @@ def separate(
     seconds = time.perf_counter() - began
     settings = {"infer": engine, "search": search, "estimate": estimate}
     settings |= {"bundle": bundle.name, "seed": seed}
+    if level is not None:
+        settings["level"] = level
     if (choice := getattr(loop.plan, "choice", None)) is not None:
         settings["picked"] = choice.engine
     found = Separation(

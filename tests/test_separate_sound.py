@@ -15,7 +15,19 @@ from audio_bundle import HOP, LEVELS, RATE, SAMPLES, STEMS, make_bundle, song, s
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mlass_ppl import BP, SMC, Feature, Mean, Nearest, Refine, Sample, Separation, Soft, Token, separate
+from mlass_ppl import (
+    BP,
+    SMC,
+    Feature,
+    Mean,
+    Nearest,
+    Refine,
+    Sample,
+    Separation,
+    Soft,
+    Token,
+    separate,
+)
 from mlass_ppl.audio import read_audio, write_audio
 from mlass_ppl.bundle import Bundle
 from mlass_ppl.declare import mix, source
