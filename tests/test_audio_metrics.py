@@ -235,3 +235,5 @@ def test_the_ideal_mask_is_better_than_any_floor_and_keeps_the_mixture(mean: boo
     assert (si_sdri(masked, truths, mixtures) > 10).all()
     with pytest.raises(SignalError, match=r"\[\.\.\., n, T\]"):
         ideal_ratio_mask(truths[0, 0], mixtures)
+    with pytest.raises(SignalError, match=f"ideal_ratio_mask.*mean={mean}"):
+        ideal_ratio_mask(truths, mixtures, mean=not mean)

@@ -313,3 +313,14 @@ def test_spectrograms_of_any_length_and_of_silence():
         draw_spectrograms({"a": torch.full((9,), float("nan"))}, RATE)
     with pytest.raises(OptionError, match=r"\.png"):
         draw_spectrograms({"a": torch.ones(9)}, RATE, path="a.gif")
+
+
+def test_a_song_whose_file_is_gone_still_has_its_stems(tmp_path):
+    file = tmp_path / "a.wav"
+    write_audio(file, song(0.4)[0], RATE)
+    made = separate_song(file, TRIO, make_bundle(), **FAST)
+    assert made.mixture.shape == made["bass"].shape
+    file.unlink()
+    with pytest.raises(SignalError, match="its stems are here all the same"):
+        _ = made.mixture
+    assert made["bass"].isfinite().all()

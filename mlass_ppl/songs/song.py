@@ -12,7 +12,7 @@ from torch import Tensor
 from ..audio import write_stems
 from ..audio._player import player, players_html
 from ..audio.write import Clip, Encoding
-from ..errors import OptionError
+from ..errors import OptionError, SignalError
 from .recording import Recording
 
 if TYPE_CHECKING:
@@ -59,8 +59,15 @@ class Song:
 
     @property
     def mixture(self) -> Tensor:
-        """The song as it was, [channels, T]."""
-        return self.recording.samples()
+        """The song as it was, [channels, T]. Raises SignalError where it was read from a file that
+        is no longer there."""
+        try:
+            return self.recording.samples()
+        except SignalError as error:
+            raise SignalError(
+                f"{error} A song reads its mixture from the file that it was separated from; its "
+                "stems are here all the same."
+            ) from error
 
     @property
     def real_time_factor(self) -> float:

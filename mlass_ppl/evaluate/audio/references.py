@@ -31,11 +31,22 @@ def ideal_ratio_mask(
 
     wiener: STFT and power of the masks, default 4096 samples, hop 1024 and power ratios (the
     reference oracle of the SiSEC campaigns, there IRM2). mean: whether the mixture is the mean of
-    its sources, else their sum. Raises SignalError on shapes that do not fit and on NaN.
+    its sources, else their sum. Raises SignalError on shapes that do not fit, on NaN, and on
+    mixtures that are nearer to the other of the two.
     """
     n = truths.shape[-2] if truths.ndim >= 2 else 0
     if not n:
         raise SignalError(f"true sources are [..., n, T], not {tuple(truths.shape)}.")
+    total = truths.sum(-2)
+    off = {True: total / n, False: total}
+    if n > 1 and mixtures.shape == total.shape:
+        far = {key: (mixtures - own).square().sum() for key, own in off.items()}
+        if far[not mean] < far[mean]:
+            nearer = "their sum" if mean else "their mean"
+            raise SignalError(
+                f"the mixtures are nearer to {nearer} than to what mean={mean} says: their masks "
+                f"would be of another size. Call ideal_ratio_mask(..., mean={not mean})."
+            )
     filtered = (wiener or Wiener())(
         truths.unsqueeze(-2), mixtures.unsqueeze(-2), [1 / n] * n if mean else None
     )
