@@ -14,22 +14,19 @@ from torch import Tensor
 from ._bundle_files import CARD as CARD
 from ._bundle_files import CODEC as CODEC
 from ._bundle_files import FORMAT as FORMAT
-from ._bundle_files import read_parts, table_file, write_parts
+from ._bundle_files import inside, table_file
+from ._bundle_reading import read_parts
+from ._bundle_stage import finish
 from ._bundle_tables import how_counted, is_counted, is_symmetric, make_table, shapes
+from ._bundle_writing import seal as seal
+from ._bundle_writing import write_parts
 from .codecs import Codec
 from .declare import Program, compile_program
 from .errors import BundleError, GraphError, MlassError
 from .graph import Factor, Mix, MixingGraph, Source
 from .priors import Prior
 from .refine.network import Refiner
-from .tables import (
-    AnyCounts,
-    AnyTable,
-    Recipe,
-    Shrink,
-    Smoothing,
-    count,
-)
+from .tables import AnyCounts, AnyTable, Recipe, Shrink, Smoothing, count
 from .tables.jobs import recipes_of
 
 if TYPE_CHECKING:
@@ -183,8 +180,9 @@ class Bundle:
     def save(self, path: str | Path) -> Path:
         """Write the bundle to a folder, weights in float16. Returns the folder.
 
-        Raises BundleError when a codec or a prior has no format on disk, before anything is
-        written.
+        Whatever ends the process, the folder holds this bundle or what it held before. Raises
+        BundleError, and changes nothing, when a codec or a prior has no format on disk, the disk is
+        full, or the folder has files that came to it after this bundle was loaded from there.
         """
         return write_parts(self, Path(path))
 
@@ -209,8 +207,9 @@ def list_bundles() -> list[Path]:
 def load(name_or_path: str | Path) -> Bundle:
     """Load a bundle by name ("mnist") or by the path of its folder.
 
-    Raises BundleError when there is none, a file is missing, corrupt or of a newer format, or a
-    prior or table was made for another codec than the one in the folder.
+    Each file is compared with its size and SHA-256 in the card before it is used. Raises
+    BundleError when there is none, a file is missing, altered, swapped or of a newer format, lies
+    outside the folder, or a prior or table was made for another codec than the one there.
     """
     path = Path(name_or_path)
     if not (path / CARD).is_file():
@@ -222,9 +221,20 @@ def load(name_or_path: str | Path) -> Bundle:
                 "or put it into $MLASS_MODELS."
             )
         path = known[str(name_or_path)]
+    finish(path)
+    while True:
+        card = inside(path, CARD).read_bytes()
+        try:
+            return _loaded(path, card)
+        except BundleError:
+            if (path / CARD).read_bytes() == card:
+                raise
+            # saved anew while it was read
+
+
+def _loaded(path: Path, card: bytes) -> Bundle:
     try:
-        card = json.loads((path / CARD).read_text(encoding="utf-8"))
-        return Bundle(**read_parts(path, card))
+        return Bundle(**read_parts(path, json.loads(card.decode())))
     except BundleError:
         raise
     except (

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from ._durable import write_durably
 from .errors import BundleError
 
 _STATISTICS = ("embed_avg", "cluster_size", "num_batches_tracked")
@@ -20,13 +20,15 @@ _TIED = "lm_head.weight"
 
 def fingerprint(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_weights(module: nn.Module, path: Path) -> str:
     """Write a module's weights as float16 safetensors, atomically; returns their fingerprint.
 
-    Raises BundleError when a weight is not finite in float16; nothing is written then.
+    Raises BundleError when a weight is not finite in float16 and when the disk is full; nothing is
+    written then.
     """
     from safetensors.torch import save
 
@@ -40,10 +42,9 @@ def save_weights(module: nn.Module, path: Path) -> str:
                 f"cannot save {path.name}: '{key}' holds values that are not finite in float16 "
                 "(largest 65,504). Did the training diverge?"
             )
-    temporary = path.with_suffix(".part")
-    temporary.write_bytes(save(state))
-    os.replace(temporary, path)
-    return fingerprint(path)
+    data = save(state)
+    write_durably(path, data)
+    return hashlib.sha256(data).hexdigest()
 
 
 def load_weights(module: nn.Module, path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from tiny import ALPHABET, blobs, make_codec, make_gpt2, make_ngram
 
+from mlass_ppl._bundle_files import card_digest
 from mlass_ppl.bundle import FORMAT, Bundle, load
 from mlass_ppl.declare import compile_program, mix, source
 from mlass_ppl.errors import BundleError, CodecError, DataError, GraphError, TableError
@@ -271,6 +272,7 @@ def refused(folder: Path, *words: str) -> None:
 def edit(folder: Path, change: Any) -> None:
     card = json.loads((folder / "bundle.json").read_text())
     change(card)
+    card["sha256"] = card_digest(card)
     (folder / "bundle.json").write_text(json.dumps(card))
 
 
@@ -333,8 +335,9 @@ def test_the_shipped_bundle_is_read_and_written_as_it_was(tmp_path):
     back = load(again)
     assert back.counts == bundle.counts
     for card in (back.card, bundle.card):
+        del card["sha256"]
         for entry in card["tables"]:
-            del entry["sha256"]
+            del entry["sha256"], entry["bytes"]
     assert back.card == bundle.card
     for program in (joint(2), joint(3), chain(3), star(2), additive(5), fine(2), fine(3)):
         graph = compile_program(program)

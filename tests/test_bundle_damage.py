@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import count_tables, make_codec, make_gpt2
 
-from mlass_ppl.bundle import FORMAT, Bundle, load
+from mlass_ppl._bundle_files import agrees, card_digest, check_card, entries
+from mlass_ppl.bundle import FORMAT, Bundle, list_bundles, load, seal
 from mlass_ppl.declare import compile_program
 from mlass_ppl.errors import BundleError, TableError
 from mlass_ppl.shapes import joint, star
@@ -40,9 +41,12 @@ def folder(saved, tmp_path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "tiny"))
 
 
-def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+def edit(folder: Path, change: Callable[[dict[str, Any]], Any], sealed: bool = True) -> None:
+    """Change the card; sealed: with the checksum of what it then tells."""
     card = json.loads((folder / "bundle.json").read_text())
     change(card)
+    if sealed:
+        card["sha256"] = card_digest(card)
     (folder / "bundle.json").write_text(json.dumps(card))
 
 
@@ -79,7 +83,7 @@ def test_a_corrupt_file_is_named(folder, kind, damage):
 
 @pytest.mark.parametrize("kind", ["codec", "prior", "table"])
 def test_a_corrupt_file_is_named_without_a_checksum_too(folder, kind):
-    edit(folder, lambda card: [e.pop("sha256") for e in entries(card)])
+    edit(folder, lambda card: [e.pop("sha256") for e in entries_of(card)])
     file = next(folder.glob(f"{kind}*.safetensors"))
     file.write_bytes(file.read_bytes()[:-7])
     if kind == "codec":  # what else was made for it is compared with its checksum
@@ -87,8 +91,106 @@ def test_a_corrupt_file_is_named_without_a_checksum_too(folder, kind):
     refused(folder, str(file), "estore it")
 
 
-def entries(card: dict[str, Any]) -> list[dict[str, Any]]:
-    return [card["codec"], *card["priors"].values(), *card["tables"]]
+def entries_of(card: dict[str, Any]) -> list[dict[str, Any]]:
+    return [entry for _, entry in entries(card)]
+
+
+@pytest.mark.parametrize("kind", ["codec", "prior", "table"])
+def test_the_size_of_a_cut_file_is_told(folder, kind):
+    file = next(folder.glob(f"{kind}*.safetensors"))
+    size = file.stat().st_size
+    file.write_bytes(file.read_bytes()[:-7])
+    refused(folder, file.name, f"{size - 7:,} bytes, expected {size:,}")
+
+
+@pytest.mark.parametrize("kind", ["codec", "prior", "table"])
+def test_any_flipped_bit_of_a_file_is_noticed(folder, kind):
+    file = next(folder.glob(f"{kind}*.safetensors"))
+    entry = next(one for name, one in entries(json_of(folder)) if name == file.name)
+    whole = bytearray(file.read_bytes())
+    for place in range(0, 8 * len(whole), max(1, len(whole) // 25)):
+        whole[place // 8] ^= 1 << place % 8
+        file.write_bytes(whole)
+        assert not agrees(file, entry), place
+        whole[place // 8] ^= 1 << place % 8
+    file.write_bytes(whole)
+    assert agrees(file, entry)
+
+
+def json_of(folder: Path) -> dict[str, Any]:
+    card: dict[str, Any] = json.loads((folder / "bundle.json").read_text())
+    return card
+
+
+def test_any_flipped_bit_of_the_card_is_noticed(folder):
+    """Or it changes nothing that the card tells: a capital in an escape, a space."""
+    whole = bytearray((folder / "bundle.json").read_bytes())
+    told = json_of(folder)
+    noticed = 0
+    for place in range(8 * len(whole)):
+        whole[place // 8] ^= 1 << place % 8
+        try:
+            card = json.loads(whole.decode())
+            if card != told:
+                check_card(folder, card)
+                pytest.fail(f"bit {place} was not noticed: {whole[place // 8 - 20 :][:40]!r}")
+        except (BundleError, ValueError, KeyError, TypeError, AttributeError):
+            noticed += 1
+        whole[place // 8] ^= 1 << place % 8
+    assert noticed > 7.5 * len(whole)
+
+
+def test_an_edited_card_is_refused_until_it_is_sealed(folder):
+    edit(folder, lambda card: card.update(data="cubes"), sealed=False)
+    refused(folder, "bundle.json is not as it was saved", "mlass_ppl.bundle.seal(", str(folder))
+    assert load(seal(folder)).card["data"] == "cubes"
+    edit(folder, lambda card: card.pop("sha256"), sealed=False)
+    refused(folder, "bundle.json is not as it was saved")
+
+
+def test_a_file_of_another_bundle_is_refused(folder, tmp_path):
+    other = Bundle("other", make_codec(), {"blob": make_gpt2(seed=3)}).save(tmp_path / "other")
+    shutil.copy(other / "prior-blob.safetensors", folder)
+    refused(folder, "prior-blob.safetensors", "was swapped", "Restore it")
+
+
+def unhashed(folder: Path) -> None:
+    """The card as it was before cards had sizes and a checksum."""
+
+    def change(card):
+        del card["sha256"]
+        for entry in entries_of(card):
+            del entry["bytes"]
+
+    edit(folder, change, sealed=False)
+
+
+def test_a_bundle_of_an_earlier_version_loads_and_can_be_sealed(bundle, folder, tmp_path):
+    new = (folder / "bundle.json").read_bytes()
+    unhashed(folder)
+    assert load(folder).counts == bundle.counts
+    again = load(folder).save(tmp_path / "again")
+    assert sorted(json_of(again)) == sorted(json.loads(new))
+    seal(folder)
+    assert json_of(folder) == json.loads(new)
+    for file in folder.glob("*.safetensors"):
+        assert load(folder).counts == bundle.counts
+        file.write_bytes(file.read_bytes()[:-1])
+        refused(folder, file.name)
+        break
+
+
+def test_what_is_damaged_is_not_sealed(folder):
+    unhashed(folder)
+    file = table_file(folder)
+    file.write_bytes(file.read_bytes()[:-7])
+    before = (folder / "bundle.json").read_bytes()
+    with pytest.raises(BundleError, match="was swapped"):
+        seal(folder)
+    assert (folder / "bundle.json").read_bytes() == before
+    (folder / "bundle.json").write_text("{")
+    with pytest.raises(BundleError, match="cannot be sealed"):
+        seal(folder)
 
 
 def test_swapped_tables_are_noticed(bundle, folder):
@@ -165,6 +267,25 @@ def test_a_card_cannot_reach_out_of_its_folder(folder, file):
     refused(folder, "outside its folder", file)
 
 
+@pytest.mark.parametrize("name", ["bundle.json", "codec.safetensors", "prior-blob.safetensors"])
+def test_a_link_cannot_reach_out_of_the_folder(folder, name):
+    outside = folder.parent / f"outside-{name}"
+    (folder / name).rename(outside)
+    try:
+        (folder / name).symlink_to(outside)
+    except OSError:
+        pytest.skip("links cannot be made here")
+    refused(folder, "outside its folder", name)
+
+
+def test_a_folder_may_itself_be_a_link(bundle, folder, tmp_path):
+    try:
+        (tmp_path / "link").symlink_to(folder)
+    except OSError:
+        pytest.skip("links cannot be made here")
+    assert load(tmp_path / "link").counts == bundle.counts
+
+
 def test_weights_of_other_sizes_do_not_fit(folder):
     edit(folder, lambda card: card["codec"].update(encoder=24))
     refused(folder, str(folder / "codec.safetensors"), "does not fit the sizes in its card")
@@ -197,3 +318,21 @@ def test_a_table_of_another_shape_is_refused_when_it_is_used(folder):
                 bundle.tables(graph, graph.factors)
             return
     pytest.fail("the first table is of neither shape")
+
+
+# --- the shipped bundles -------------------------------------------------------------------------
+
+
+SHIPPED = [path for path in list_bundles() if path.parent.name in ("models", "_models")]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_every_shipped_file_agrees_with_its_entry(path):
+    card = json_of(path)
+    check_card(path, card)
+    listed = dict(entries(card))
+    assert sorted(listed) == sorted(file.name for file in path.glob("*.safetensors"))
+    assert not [name for name, entry in listed.items() if not agrees(path / name, entry)]
+    if path.name == "mnist":
+        assert all(entry["bytes"] > 0 for entry in listed.values())
+        assert card["sha256"] == card_digest(card)

@@ -24,6 +24,8 @@ from mlass_ppl.data.audio import (  # noqa: E402
     read_midi,
     render_songs,
     slakh,
+    song_of,
+    vary_songs,
 )
 from mlass_ppl.errors import DataError, MlassError, OptionError  # noqa: E402
 
@@ -153,6 +155,25 @@ def test_an_interrupted_song_is_rendered_again(rendered, midi, tmp_path):
     first, second = slakh(rendered[0])["games_band"], slakh(out)["games_band"]
     for name in first.stems:
         assert torch.equal(first.read(name), second.read(name))  # same file, same samples
+
+
+def test_variants_are_rendered_to_the_split_and_the_stems_of_their_songs(rendered, midi, tmp_path):
+    report = vary_songs(find_songs(midi), tmp_path / "midi", variants=1)
+    assert report.new == ["films_solo~1", "games_band~1"]
+    result = mlass(
+        "--midi", tmp_path / "midi", "--out", tmp_path / "set", "--rate", RATE, "--test", "films"
+    )
+    assert result.exit_code == 0, result.output
+    songs = slakh(rendered[0])
+    for variant in slakh(tmp_path / "set"):
+        song = songs[song_of(variant.name)]
+        assert (variant.split, variant.source) == (song.split, song.source)
+        assert list(variant.stems) == list(song.stems)
+        for stem in song.stems:
+            own, other = song.read(stem), variant.read(stem)
+            assert other.square().mean() > 1e-6, f"{stem} of {variant.name} is silent"
+            frames = min(len(own), len(other))
+            assert not torch.allclose(own[:frames], other[:frames], atol=1e-3)
 
 
 def test_other_settings_do_not_touch_what_is_there(rendered, midi, tmp_path):

@@ -25,10 +25,12 @@ from mlass_ppl.infer import BP
 from mlass_ppl.search import SMC
 from mlass_ppl.train import band, sound_counting, spoken, train_prior
 from mlass_ppl.train.band import band_pools, make_band
+from mlass_ppl.train.prior import nats_of
 from mlass_ppl.train.sound import Pool, level_of, song_gains
 from mlass_ppl.train.sound_counting import count_blocks, count_sound_into
 from mlass_ppl.train.sound_sizes import SoundSizes
 from mlass_ppl.train.spoken import make_spoken, spoken_pools
+from mlass_ppl.train.variants import at_level, variant_pools
 
 soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed (extra [sound])")
 
@@ -38,7 +40,7 @@ CODEC = AudioVQConfig(
 )
 TINY = SoundSizes(
     stem=CODEC, mixture=replace(CODEC, alphabet=16), segment=SAMPLES, segments=8, mixed=8,
-    fitted=8, codec_batch=4, width=8, layers=1, heads=2, windows=8, more=4, prior_batch=4,
+    fitted=8, codec_batch=4, width=8, layers=1, heads=2, windows=8, more=4, varied=12, prior_batch=4,
     signals=200, mixtures=150, sources=(3,), min_std=0.005,
 )  # fmt: skip
 SPEAKERS = ("ann", "bob")
@@ -253,6 +255,112 @@ def test_a_band_is_made_of_songs_with_tables_of_three(songs, tmp_path):
         make_band(tmp_path / "c", None)
     with pytest.raises(OptionError, match="two or more different stems"):
         make_band(tmp_path / "c", songs, stems=("bass",))
+
+
+# --- variants of songs ---------------------------------------------------------------------------
+
+
+def render(path: Path, stems: dict[str, float], seed: int = 0, **facts: str) -> None:
+    """A song of three seconds in Slakh's layout: a tone for each stem."""
+    (path / "stems").mkdir(parents=True)
+    told = {}
+    for place, (name, pitch) in enumerate(stems.items()):
+        soundfile.write(path / "stems" / f"S{place:02d}.flac", tone(seed + place, pitch, 3), RATE)
+        told[f"S{place:02d}"] = {"inst_class": name, "audio_rendered": True}
+    (path / "metadata.yaml").write_text(yaml.safe_dump({"stems": told, **facts}))
+
+
+TRIO = {"Bass": 90, "Drums": 1_500, "Piano": 600}
+
+
+@pytest.fixture(scope="module")
+def variants(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Variants of the three songs, of which the last validates, and one on pianos alone."""
+    root = tmp_path_factory.mktemp("variants")
+    for number in range(3):
+        render(root / "all" / "train" / f"Track{number:05d}~1", TRIO, 50 + number)
+    render(root / "pianos" / "train" / "Track00000~piano1", {"Piano": 700}, 70)
+    return [root / "all", root / "pianos"]
+
+
+def test_variants_of_songs_that_are_held_out_are_not_trained_on(tmp_path):
+    for name, split, composer in (
+        ("a", "train", "Ann"), ("b", "validation", "Bob"), ("c", "test", "Cy"), ("d", "train", "Di")
+    ):  # fmt: skip
+        render(tmp_path / "songs" / split / name, TRIO, composer=composer)
+    for name, split, composer in (
+        ("a~1", "train", "Ann"), ("b~1", "train", "Bob"), ("c~1", "train", "Cy"),
+        ("d~1", "test", "Di"), ("e~1", "train", "Ann"), ("f~1", "train", "Bob"),
+        ("g~1", "train", "Cy"), ("h~1", "train", "Eve"), ("i~1", "validation", "Fay"),
+    ):  # fmt: skip
+        render(tmp_path / "more" / split / name, TRIO, composer=composer)
+    songs, folder = slakh(tmp_path / "songs"), tmp_path / "more"
+    parts = [songs.split(split) for split in ("train", "validation")]
+    train, held = variant_pools([folder], songs, *parts, RATE, tmp_path / "run")
+    assert [track.name for track in train.tracks] == [f"{folder}/{n}~1" for n in "aeh"]
+    assert [track.name for track in held.tracks] == [f"{folder}/{n}~1" for n in "bi"]
+    render(tmp_path / "rest" / "train" / "c~2", TRIO, composer="Cy")
+    with pytest.raises(DataError, match=r"none of the 1 variants in .* is of a song that is train"):
+        variant_pools([tmp_path / "rest"], songs, *parts, RATE, tmp_path / "run")
+
+
+def test_a_third_pass_over_variants_comes_to_a_finished_bundle(songs, variants, tmp_path):
+    stems = ("bass", "piano")
+    told: list[tuple[str, bool]] = []
+    options: dict[str, Any] = {"stems": stems, "sizes": replace(TINY, sources=()), "device": "cpu"}
+    options |= {"run": tmp_path / "run", "told": lambda *step: told.append(step)}
+    plain = make_band(tmp_path / "b", songs, **options)
+    before = weights(tmp_path)
+    with pytest.raises(DataError, match=r"have piano and lack bass\. Give more --variants"):
+        make_band(tmp_path / "b", songs, variants=variants[1:], **options)
+    told.clear()
+    bundle = make_band(tmp_path / "b", songs, variants=variants, **options)
+    assert [step for step, before in told if not before] == [
+        f"prior of {stem}, on variants" for stem in stems
+    ]
+    after = weights(tmp_path)
+    assert {name for name in before if before[name] != after[name]} == {
+        f"prior-{stem}.safetensors" for stem in stems
+    }
+    held = band_pools(songs, RATE, tmp_path / "run")[1]
+    for stem in stems:
+        facts, earlier = bundle.card["priors"][stem], plain.card["priors"][stem]
+        assert (facts["varied"], facts["variants"]) == (12, 3)  # the third validates
+        assert facts["nats_by_pass"][:2] == earlier["nats_by_pass"]
+        assert len(facts["nats_by_pass"]) == 3
+        prior, codec = bundle.priors[stem], bundle.codecs[stem]
+        tokens = codec.encode(held.draw(stem, 160, SAMPLES, (0, 5)))
+        assert nats_of(prior, tokens) == pytest.approx(facts["validation_nats"], abs=1e-3)
+        assert len(facts["variants_nats"]) == 2
+        assert facts["variants_nats"][0] != facts["variants_nats"][1]
+    readme = (tmp_path / "b" / "README.md").read_text()
+    assert "--data-root DIR --variants DIR --variants DIR --stems" in readme
+    assert "| 8 + 4 + 12 |" in readme
+    assert "Variants: 3 of songs that are trained on (0.0 h), 1 of others." in readme
+    for again in (variants, ()):  # nothing is made again, with or without them
+        told.clear()
+        make_band(tmp_path / "b", songs, variants=again, **options)
+        assert all(before for _, before in told)
+    assert weights(tmp_path) == after
+    with pytest.raises(OptionError, match="on variants made with varied 12 instead of 13"):
+        make_band(
+            tmp_path / "b", songs, variants=variants,
+            **options | {"sizes": replace(TINY, sources=(), varied=13)},
+        )  # fmt: skip
+
+
+def test_songs_of_one_stem_are_brought_to_its_level(songs, variants, tmp_path):
+    """A trio's mix is at 0.1, so that a piano alone would be as loud as all three."""
+    found = slakh(songs)
+    train, _ = variant_pools(variants, found, found, found, RATE, tmp_path)
+    levelled = at_level(train, "piano", 0.04)
+    level = {
+        track.name[-7:]: float(levelled.gains[track.name] * track.read("piano").std())
+        for track in train.tracks
+    }
+    assert level["~piano1"] == pytest.approx(0.04, rel=0.05)
+    assert level["00000~1"] == pytest.approx(0.1 / 3**0.5, rel=0.05)
+    assert at_level(train, "bass", 0.04).gains == train.gains
 
 
 # --- counting ------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import OptionError
 from ._common import cores, progress_bar, say, sentences
 from ._variadic import VariadicCommand
 
@@ -72,6 +73,52 @@ def render(
         say(
             f"{len(report.new)} songs rendered, {len(report.kept)} there already, "
             f"{len(report.failed)} failed; in {out}"
+        )
+        if report.failed:
+            raise typer.Exit(1)
+
+
+@data.command()
+def vary(
+    midi: Annotated[Path, typer.Option(help="Folder of General MIDI songs, with subfolders.")],
+    out: Annotated[Path, typer.Option(help="Folder of the variants; what is there is kept.")],
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="CSV of file, source, composer, licence (else --midi/manifest.csv)."),
+    ] = None,
+    variants: Annotated[int, typer.Option(help="How many of each song.")] = 2,
+    as_stem: Annotated[
+        str | None,
+        typer.Option("--as", help="Only one or two melodies, played as piano, guitar or bass."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of what is changed.")] = 0,
+) -> None:
+    """Write variants of songs, to be rendered: other instruments of each family, another drum kit,
+    key and tempo, other velocities.
+
+    A manifest gives each the source and composer of its song: render both with the same --test and
+    --validation. Finished variants are kept, so that an interrupted call can be made again.
+    """
+    with sentences():
+        from ..data.audio import find_songs, vary_songs
+
+        if out.resolve().is_relative_to(midi.resolve()):
+            raise OptionError(
+                f"--out '{out}' lies in --midi '{midi}', where variants would count as songs. Give "
+                "a folder beside it."
+            )
+        songs = find_songs(midi, manifest)
+        with progress_bar() as piece:
+            report = vary_songs(
+                songs, out, variants=variants, as_stem=as_stem, seed=seed,
+                progress=piece(f"varying {len(songs)} songs"),
+            )  # fmt: skip
+        for name, reason in report.failed.items():
+            say(f"{name} failed: {reason}", style="red", stderr=True)
+        without = f", {len(report.without)} songs without a melody" if as_stem else ""
+        say(
+            f"{len(report.new)} variants written, {len(report.kept)} there already{without}, "
+            f"{len(report.failed)} songs failed; in {out}"
         )
         if report.failed:
             raise typer.Exit(1)

@@ -20,6 +20,10 @@ def band(
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of songs in Slakh's layout.")
     ] = None,
+    variants: Annotated[
+        list[Path],
+        typer.Option(help="Folders of variants of these songs, of `mlass data vary`, rendered."),
+    ] = [],  # noqa: B006
     stems: Annotated[
         list[str], typer.Option(help="What is told apart (default: bass drums guitar piano).")
     ] = [],  # noqa: B006
@@ -34,7 +38,8 @@ def band(
 ) -> None:
     """Make a bundle of bands: a codec and a prior for each stem, a codec of mixtures, and tables.
 
-    Each step is kept in --out as soon as it is done; the same command goes on there.
+    Each step is kept in --out as soon as it is done; the same command goes on there. With
+    --variants each prior has a third pass, mostly over variants; it comes to a finished bundle too.
     """
     with sentences():
         settle_threads()
@@ -42,10 +47,11 @@ def band(
 
         stems = stems or list(STEMS)
         sizes = QUICK if quick else BAND
-        with progress_bar(1 + sizes.pieces(len(stems))) as piece:
+        pieces = 1 + bool(variants) + sizes.pieces(len(stems), variants=bool(variants))
+        with progress_bar(pieces) as piece:
             make_band(
-                out, data_root, stems=stems, sizes=sizes, seed=seed, device=device, run=run,
-                resume=resume, piece=piece, told=_told,
+                out, data_root, variants=variants, stems=stems, sizes=sizes, seed=seed,
+                device=device, run=run, resume=resume, piece=piece, told=_told,
             )  # fmt: skip
         say(f"bundle in {out}; see {out / 'README.md'}")
 

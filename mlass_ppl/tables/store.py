@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._durable import write_durably
 from ..errors import TableError
 from .cells import CellMoments
 from .counts import Counts
@@ -104,10 +104,8 @@ def _write(path: Path, kind: str, shape: Sequence[int], arrays: Mapping[str, np.
         packed[name], planes[name] = pack(array)
     facts: dict[str, Any] = {"shape": list(shape), "planes": planes}
     facts["sha256"] = _checksum([facts["shape"], planes], *packed.values())
-    temporary = path.with_suffix(".part")
     # one key: several would be written in an order that changes from run to run
-    temporary.write_bytes(save(packed, metadata={kind: json.dumps(facts)}))
-    os.replace(temporary, path)
+    write_durably(path, save(packed, metadata={kind: json.dumps(facts)}))
 
 
 def _read(path: Path, kind: str, names: Sequence[str]) -> tuple[tuple[int, ...], list[np.ndarray]]:

@@ -15,6 +15,7 @@ from .sound import Pool, Progress, song_gains
 from .sound_parts import Made
 from .sound_recipe import make_sound
 from .sound_sizes import SoundSizes
+from .variants import variant_pools
 
 RATE = 22_050
 STEMS = ("bass", "drums", "guitar", "piano")
@@ -25,7 +26,7 @@ BAND = SoundSizes()
 _SMALL = AudioVQConfig(samples=8_192, alphabet=64, features=8, width=16, blocks=1)
 QUICK = SoundSizes(
     stem=_SMALL, mixture=_SMALL, segment=8_192, segments=48, mixed=48, fitted=48, width=16,
-    layers=1, heads=2, windows=16, more=16, signals=8, mixtures=16, sources=(3,),
+    layers=1, heads=2, windows=16, more=16, varied=16, signals=8, mixtures=16, sources=(3,),
 )  # fmt: skip
 """A trial of everything."""
 
@@ -71,6 +72,7 @@ def make_band(
     out: Path,
     data_root: Path | None = None,
     *,
+    variants: Sequence[Path] = (),
     stems: Sequence[str] = STEMS,
     sizes: SoundSizes = BAND,
     seed: int = 0,
@@ -83,8 +85,11 @@ def make_band(
     """Make the bundle of bands in `out` from songs in Slakh's layout, as `make_sound` does.
 
     Songs are drawn from as they are needed: what is held at once are the segments of one codec or
-    the tokens of one prior. Raises DataError where no song has a stem, OptionError on fewer than
-    two stems, and the errors of `make_sound`.
+    the tokens of one prior. variants: folders of variants of these songs (`variant_pools`), which
+    give each prior a third pass; a bundle that is finished without them goes on with that.
+
+    Raises DataError where no song, or no variant, has a stem, OptionError on fewer than two stems,
+    and the errors of `make_sound`.
     """
     if len({*stems}) < 2 or len({*stems}) < len(stems):
         raise OptionError(f"a band has two or more different stems, got {list(stems)}.")
@@ -96,8 +101,8 @@ def make_band(
     hours = sum(track.seconds for track in train.tracks) / 3600
     facts = {
         "title": "Songs of bands",
-        "command": f"mlass train band --data-root DIR --stems {' '.join(stems)} --out "
-        f"models/{out.name}",
+        "command": f"mlass train band --data-root DIR{' --variants DIR' * len(variants)} --stems "
+        f"{' '.join(stems)} --out models/{out.name}",
         "data_set": "slakh",
         "data": f"{len(train.tracks)} songs ({hours:.1f} h) in Slakh's layout, "
         f"{len(held.tracks)} more to validate with; each at an RMS of 0.1 of its mix where it "
@@ -106,4 +111,27 @@ def make_band(
         "songs that it was made of have licences of their own.",
     }
     made = Made(out, train, held, tuple(stems), sizes, facts, seed, device, run, resume)
+    if variants:
+        measured = None if piece is None else piece("measuring variants")
+        made = _with_variants(made, data_root, variants, measured)
     return make_sound(made, piece=piece, told=told)
+
+
+def _with_variants(
+    made: Made, data_root: Path | None, folders: Sequence[Path], progress: Progress | None
+) -> Made:
+    assert data_root is not None
+    songs, rate = slakh(data_root), made.train.rate
+    train, held = variant_pools(
+        folders, songs, made.train.tracks, made.held.tracks, rate, made.run, progress
+    )
+    there = train.tracks.hours()
+    if lacking := [stem for stem in made.stems if stem not in there]:
+        raise DataError(
+            f"the variants to train on have {', '.join(there)} and lack {', '.join(lacking)}. Give "
+            "more --variants, with all that is told apart."
+        )
+    hours = sum(track.seconds for track in train.tracks) / 3600
+    count = 0 if held is None else len(held.tracks)
+    told = f"{len(train.tracks)} of songs that are trained on ({hours:.1f} h), {count} of others"
+    return replace(made, facts={**made.facts, "variants": told}, variants=train, held_variants=held)

@@ -22,6 +22,9 @@ Progress = Callable[[int, int], None]
 SPEEDS = (0.84, 0.89, 0.94, 1.06, 1.12, 1.19)
 """About three semitones down and up."""
 
+MIX_LEVEL = 0.1
+"""RMS that the mixes of songs are brought to where they sound."""
+
 _DECIBELS = 4.0
 _PART = 1_024
 """Samples whose level tells whether a stem sounds."""
@@ -132,7 +135,7 @@ def level_of(windows: Tensor) -> float:
 def song_gains(
     tracks: StemDataset,
     file: Path,
-    level: float = 0.1,
+    level: float = MIX_LEVEL,
     progress: Progress | None = None,
 ) -> dict[str, float]:
     """What each song is multiplied by so that its mix has the RMS `level` where it sounds.

@@ -30,7 +30,7 @@ def write_sound_card(bundle: Bundle) -> None:
         "Weights are float16 safetensors (`codec`, `codec-*`, `prior-*`), tables are exact whole "
         "numbers; all other facts are in `bundle.json`. Reading them runs no code.",
         "",
-        f"Data: {facts['data']}.",
+        f"Data: {facts['data']}.{_variants(facts)}",
         "",
         f"Signals are mono at {codec['sample_rate']:,} Hz, up to {codec['samples']:,} samples "
         f"({codec['samples'] / codec['sample_rate']:.2f} s) at once; a token is {codec['hop']} "
@@ -52,24 +52,7 @@ def write_sound_card(bundle: Bundle) -> None:
             f"| {own.get('seconds', '?')} | {own.get('sdr_db', '?')} | {own.get('logmel_l1', '?')} "
             f"| {level} |"
         )
-    if priors := card.get("priors"):
-        lines += [
-            "",
-            "## Priors",
-            "",
-            "GPT-2 with a begin token outside the alphabet, trained in bfloat16 autocast on "
-            "windows as they are and then on windows of which two thirds are sped up or slowed "
-            "down. Nats a token on validation windows as they are.",
-            "",
-            "| prior | layers, width, heads | windows | seed | s | nats a token |",
-            "|---|---|---|---|---|---|",
-        ]
-        lines += [
-            f"| {key} | {own['layers']}, {own['width']}, {own['heads']} "
-            f"| {_number(own, 'windows')} + {_number(own, 'more')} | {own.get('seed', '?')} "
-            f"| {own.get('seconds', '?')} | {own.get('validation_nats', '?')} |"
-            for key, own in priors.items()
-        ]
+    lines += _priors(card)
     if tables := card.get("tables"):
         lines += ["", "## Tables", "", "| table | counted | coverage |", "|---|---|---|"]
         for entry in tables:
@@ -83,6 +66,45 @@ def write_sound_card(bundle: Bundle) -> None:
         lines += [f"- {more}"]
     lines += ["", "## Licence", "", facts["licence"], ""]
     (bundle.path / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _priors(card: dict[str, Any]) -> list[str]:
+    priors = card.get("priors", {})
+    if not priors:
+        return []
+    varied = any("varied" in own for own in priors.values())
+    told = (
+        "GPT-2 with a begin token outside the alphabet, trained in bfloat16 autocast on windows as "
+        "they are and then on windows of which two thirds are sped up or slowed down. "
+    )
+    if varied:
+        told += (
+            "A third pass is over windows of which a third are of the songs, sped up or slowed "
+            "down, and two thirds of variants of them: other instruments of each family, drum "
+            "kits, keys, tempi and velocities. "
+        )
+    told += "Nats a token after each pass, on validation windows as they are"
+    more = "; of variants, before and after the third pass, on those of validation songs"
+    lines = ["", "## Priors", "", f"{told}{more if varied else ''}.", ""]
+    lines += [
+        f"| prior | layers, width, heads | windows | seed | s | nats |{' of variants |' * varied}",
+        f"|---|---|---|---|---|---|{'---|' * varied}",
+    ]
+    for key, own in priors.items():
+        windows = [_number(own, name) for name in ("windows", "more")]
+        windows += [_number(own, "varied")] * ("varied" in own)
+        nats = own.get("nats_by_pass") or [own.get("validation_nats", "?")]
+        line = (
+            f"| {key} | {own['layers']}, {own['width']}, {own['heads']} | {' + '.join(windows)} "
+            f"| {own.get('seed', '?')} | {own.get('seconds', '?')} | {', '.join(map(str, nats))} |"
+        )
+        others = ", ".join(map(str, own.get("variants_nats", [])))
+        lines.append(line + f" {others} |" * varied)
+    return lines
+
+
+def _variants(facts: dict[str, Any]) -> str:
+    return f" Variants: {facts['variants']}." if "variants" in facts else ""
 
 
 def _number(facts: dict[str, Any], name: str) -> str:

@@ -27,7 +27,7 @@ from .sound_sizes import SoundSizes
 _LEVEL_WINDOWS = 100
 """Of each stem, to tell how loud it is."""
 
-_HELD, _HELD_SHORT = 200, 160
+_HELD, HELD_SHORT = 200, 160
 """Validation windows of a codec, and of a prior."""
 
 _MEASURED = 1_000
@@ -40,7 +40,8 @@ class Made:
 
     out: folder of the bundle. train, held: where windows are drawn from. run: folder of the
     checkpoints. facts: what the card tells of the data: `title`, `command`, `data_set`, `data`,
-    `licence`.
+    `licence`. variants, held_variants: of songs that are trained on and of those that are held out
+    (`variant_pools`), where priors have a third pass.
     """
 
     out: Path
@@ -53,6 +54,8 @@ class Made:
     device: str = "auto"
     run: Path = Path("runs/train-sound")
     resume: bool = True
+    variants: Pool | None = None
+    held_variants: Pool | None = None
 
     def training(self, name: str) -> dict[str, Any]:
         return {
@@ -117,7 +120,7 @@ def make_stem_prior(made: Made, stem: str) -> Bundle:
         seed = (made.seed, part)
         return pool.draw(stem, number, samples, seed, changed=changed, make=codec.encode)
 
-    held = tokens(made.held, _HELD_SHORT, 5)
+    held = tokens(made.held, HELD_SHORT, 5)
     options: dict[str, Any] = {"batch_size": sizes.prior_batch}
     prior, nats = None, []
     passes = ((sizes.windows, 0.0, sizes.rate), (sizes.more, sizes.changed, sizes.more_rate))

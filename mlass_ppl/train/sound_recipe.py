@@ -14,6 +14,7 @@ from .make_refiner import Piece
 from .recipe import _check, _Step
 from .sound_counting import count_blocks
 from .sound_parts import Made, make_mixture_codec, make_stem_codec, make_stem_prior, update
+from .variants import make_varied_prior
 
 
 def make_sound(
@@ -22,8 +23,9 @@ def make_sound(
     piece: Piece | None = None,
     told: Callable[[str, bool], None] | None = None,
 ) -> Bundle:
-    """Make a bundle of sound: the codec of mixtures, a codec and a prior for each stem, the cells
-    of linear features, and the tables of chains of three and more stems.
+    """Make a bundle of sound: the codec of mixtures, a codec and a prior for each stem, a pass of
+    the priors over variants where there are any, the cells of linear features, and the tables of
+    chains of three and more stems.
 
     Each step writes the bundle; steps that its card tells of are left out, and trainings and counts
     go on from what is in `made.run`. With `resume=False` all begins anew and the bundle is
@@ -64,6 +66,7 @@ def _steps(made: Made, piece: Piece | None) -> list[_Step]:
     linear = Feature(linear=True)
     stem = {"alphabet": sizes.stem.alphabet, "segments": sizes.segments}
     prior = {"windows": sizes.windows, "more": sizes.more, "width": sizes.width}
+    variants = 0 if made.variants is None else len(made.variants.tracks)
     return [
         part(
             "codec of mixtures",
@@ -88,6 +91,16 @@ def _steps(made: Made, piece: Piece | None) -> list[_Step]:
                 partial(make_stem_prior, made, name),
             )
             for name in stems
+        ),
+        *(
+            part(
+                f"prior of {name}, on variants",
+                {"varied": sizes.varied, "variants": variants},
+                partial(_facts_of, "priors", name, "varied"),
+                partial(make_varied_prior, made, name),
+            )
+            for name in stems
+            if variants
         ),
         counted(additive(stems), sizes.signals),
         *(

@@ -1,4 +1,4 @@
-"""Songs as stems: readers, splits, chunks in which all stems sound, and rendering from MIDI.
+"""Songs as stems: readers, splits, chunks in which all stems sound, rendering from MIDI, variants.
 
 Sound files are read and written by `mlass_ppl.audio`. Needs the extra [sound].
 """
@@ -22,3 +22,7 @@ from .slakh import slakh as slakh
 from .splits import hold_out as hold_out
 from .track import Stem as Stem
 from .track import Track as Track
+from .variants import Varied as Varied
+from .variants import song_of as song_of
+from .variants import vary_songs as vary_songs
+from .vary import vary_song as vary_song
