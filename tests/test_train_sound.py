@@ -40,8 +40,8 @@ CODEC = AudioVQConfig(
 )
 TINY = SoundSizes(
     stem=CODEC, mixture=replace(CODEC, alphabet=16), segment=SAMPLES, segments=8, mixed=8,
-    fitted=8, codec_batch=4, width=8, layers=1, heads=2, windows=8, more=4, varied=12, prior_batch=4,
-    signals=200, mixtures=150, sources=(3,), min_std=0.005,
+    fitted=8, codec_batch=4, width=8, layers=1, heads=2, windows=8, more=4, varied=12,
+    prior_batch=4, signals=200, mixtures=150, sources=(3,), min_std=0.005,
 )  # fmt: skip
 SPEAKERS = ("ann", "bob")
 STEPS = (
@@ -336,7 +336,7 @@ def test_a_third_pass_over_variants_comes_to_a_finished_bundle(songs, variants, 
     readme = (tmp_path / "b" / "README.md").read_text()
     assert "--data-root DIR --variants DIR --variants DIR --stems" in readme
     assert "| 8 + 4 + 12 |" in readme
-    assert "Variants: 3 of songs that are trained on (0.0 h), 1 of others." in readme
+    assert "Variants: 3 of songs that are trained on (0.0 h), 1 of validation songs." in readme
     for again in (variants, ()):  # nothing is made again, with or without them
         told.clear()
         make_band(tmp_path / "b", songs, variants=again, **options)

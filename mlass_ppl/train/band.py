@@ -133,5 +133,6 @@ def _with_variants(
         )
     hours = sum(track.seconds for track in train.tracks) / 3600
     count = 0 if held is None else len(held.tracks)
-    told = f"{len(train.tracks)} of songs that are trained on ({hours:.1f} h), {count} of others"
+    told = f"{len(train.tracks)} of songs that are trained on ({hours:.1f} h), "
+    told += f"{count} of validation songs"
     return replace(made, facts={**made.facts, "variants": told}, variants=train, held_variants=held)
