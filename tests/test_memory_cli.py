@@ -38,9 +38,9 @@ def test_a_limit_changes_no_picture(
     sizes: list[int] = []
     run = _separating.loop.TokenLoop.run
 
-    def watched(self: Any, observed: Any, random: list[Any], progress: Any) -> Any:
+    def watched(self: Any, observed: Any, random: list[Any], *rest: Any) -> Any:
         sizes.append(len(random))
-        return run(self, observed, random, progress)
+        return run(self, observed, random, *rest)
 
     monkeypatch.setattr(_separating.loop.TokenLoop, "run", watched)
     options = ("separate", mixtures, "--candidates", 6, "--refine", "none")

@@ -13,7 +13,7 @@ import torch
 from audio_bundle import SAMPLES, STEMS, make_bundle, stems
 from torch import Tensor
 
-from mlass_ppl import BP, SMC, Feature, separate
+from mlass_ppl import BP, SMC, Feature, Mean, separate
 from mlass_ppl.bundle import Bundle, load
 from mlass_ppl.declare import Program, compile_program, mix, source
 from mlass_ppl.errors import BundleError, CodecError, GraphError, PriorError
@@ -129,7 +129,7 @@ def test_codecs_of_other_lengths_and_alphabets_are_refused(bundle: Bundle) -> No
 
 def test_sources_are_decoded_by_their_own_codecs(bundle: Bundle) -> None:
     program = chain(STEMS, evidence=LINEAR)
-    found = separate(mixtures(), program, bundle, search=SMC(1), infer=BP())
+    found = separate(mixtures(), program, bundle, search=SMC(1), infer=BP(), estimate=Mean())
     gains = found["bass"][:, 0, 0] / bundle.codecs["bass"].decode(found.tokens["bass"])[:, 0, 0]
     for name in STEMS:
         own = bundle.codecs[name].decode(found.tokens[name]) * gains[:, None, None]
